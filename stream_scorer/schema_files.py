@@ -22,6 +22,7 @@ class SchemaFile(StrEnum):
     BATCH_AUDIT = "batch-audit"
     CAMPAIGN_CALLBACK = "campaign-callback"
     CALLBACK_RECEIPT = "callback-receipt"
+    DECISION = "decision"
 
 
 def load_schema(schema: SchemaFile) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class _Commands(LazyGroup):
             "reconcile": Lazy(
                 "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome."
             ),
+            "rejected": Lazy(
+                "stream_scorer.cli.rejected:app", "List, explain, repair and replay the contacts without a score."
+            ),
             "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
             "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),

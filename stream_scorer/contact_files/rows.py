@@ -106,7 +106,7 @@ def csv_event(
     for column, written in zip(columns, cells, strict=True):
         cell = written[2:-1] if written.startswith("=") and _FORMULA_TEXT.fullmatch(written) else written
         if column in types:
-            features[column] = _cell(column, cell, types[column]) if cell else None
+            features[column] = parse_cell(column, cell, types[column]) if cell else None
         elif "+" in cell and _SHORTENED.fullmatch(cell) and column != "occurred_at":
             name = column if column in NOT_FEATURES else quoted(column)
             raise RowError(f"{name} was shortened by a spreadsheet: make its column text, and export it again")
@@ -207,7 +207,7 @@ def _event(
         others.get("event_id") or defaults.event_id(line),
         contact_id,
         features,
-        defaults.now_ms if occurred_at is None else _milliseconds(occurred_at),
+        defaults.now_ms if occurred_at is None else parse_time(occurred_at),
         others.get("campaign_id"),
         others.get("model_version"),
         attributes,
@@ -235,7 +235,8 @@ def _json_attributes(given: Any) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
+def parse_cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
+    """Return the value of a feature from its text. Raises `RowError`, which names ``column``."""
     if wanted == "string":
         return cell
     text = cell.strip()
@@ -266,10 +267,13 @@ def _json_value(name: str, value: Any) -> FeatureValue | None:
     raise RowError(f"feature {quoted(name)} must be a number, a string, true, false or null")
 
 
-def _milliseconds(text: str) -> int:
+def parse_time(text: str) -> int:
     """Parse a time: ISO 8601 with a zone, or Unix milliseconds in the years 1990 to 2100.
 
     Spreadsheets and databases export times as numbers of many units; read as milliseconds, most lie in 1970.
+
+    Raises:
+        RowError: it is neither.
     """
     text = text.strip()
     if _WHOLE.fullmatch(text):  # pandas writes whole numbers of a column with gaps as doubles

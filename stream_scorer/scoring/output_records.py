@@ -9,9 +9,9 @@ from stream_scorer.core.retry_topics import DEFERRED_HEADER, RetryState, retry_t
 from stream_scorer.core.scoring.score_encoder import ScoreEncoder
 from stream_scorer.core.scoring.types import Deferred, Outcome, Rejected, Scored
 from stream_scorer.kafka.producer.dead_letter import (
+    contact_headers,
     error_headers,
     fit_to_limit,
-    forwarded_headers,
     source_header,
     too_large,
     truncated,
@@ -92,7 +92,7 @@ class Encoder:
         state = RetryState(
             record.source, deferred.rounds, deferred.not_before_ms, group=self._group_id, held=deferred.held
         )
-        headers = [*forwarded_headers(record.headers), *state_headers(state)]
+        headers = [*contact_headers(record.headers), *state_headers(state)]
         return OutRecord(topic, record.key, record.value, self._trace.sending(record, topic, headers))
 
     def _headers(self, record: SourceRecord, batch_id: str, topic: str) -> Headers:
@@ -100,5 +100,5 @@ class Encoder:
         if record.origin:
             headers.append((DEFERRED_HEADER, b"%d" % state_of(record).rounds))
         if record.headers:
-            headers += forwarded_headers(record.headers)
+            headers += contact_headers(record.headers)
         return self._trace.sending(record, topic, headers)

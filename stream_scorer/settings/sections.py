@@ -399,6 +399,8 @@ class TopicsSettings(Section):
     """Callbacks that were refused or given up, and records that are not a score or a callback."""
     receipts: Topic = "campaign-receipts"
     """Final outcomes of callbacks."""
+    decisions: Topic = "scoring-decisions"
+    """Decisions of operators: what was replayed, discarded, accepted or delivered again."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -411,6 +413,7 @@ class TopicsSettings(Section):
                 raise conflict(text, f"topics.{output}", "topics.features")
         self._check_retries()
         self._check_campaign()
+        self._check_decisions()
         return self
 
     def _check_retries(self) -> None:
@@ -445,6 +448,17 @@ class TopicsSettings(Section):
         if self.scores in retries:
             text = f"topics.scores is {self.scores!r}, which is a retry topic of topics.callbacks_retry"
             raise conflict(text, "topics.scores", "topics.callbacks_retry")
+
+    def _check_decisions(self) -> None:
+        """Raise an error if the decisions topic has another use: its records are the state of all jobs."""
+        others: dict[str, tuple[str, ...]] = {
+            key: (getattr(self, key),) for key in type(self).model_fields if key != "decisions"
+        }
+        others |= {"features_retry": self.contact_retries(), "callbacks_retry": self.retries()}
+        for key, names in others.items():
+            if self.decisions in names:
+                text = f"topics.decisions and topics.{key} are both {self.decisions!r}: decisions need their own topic"
+                raise conflict(text, "topics.decisions", f"topics.{key}")
 
     @property
     def scoring(self) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class Settings(Section):
     def all_topics(self) -> tuple[str, ...]:
         """All topics that ``topics create`` creates, each name once."""
         campaign = self.topics.campaign(levels=len(self.callbacks.retry_delays_s))
-        return tuple(dict.fromkeys((*self.scoring_topics, *campaign)))
+        return tuple(dict.fromkeys((*self.scoring_topics, *campaign, self.topics.decisions)))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "targets": {"callbacks", "core", "errors", "genesys", "http_client", "redaction", "settings"},
     "telemetry": {"callbacks", "core", "errors", "genesys", "http_client", "kafka", "runtime", "scoring", "settings"},
-    "desk": {"core", "errors", "kafka", "settings"},
+    "desk": {"contact_files", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings"},
     "wiring": {
         *("callbacks", "core", "errors", "genesys", "kafka", "runtime", "schema_files", "scoring", "settings"),
         *("targets", "telemetry"),
@@ -66,6 +66,7 @@ VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.producer.committer": {"Committer"},
     "stream_scorer.kafka.consumer.flow_control": {"FlowControl"},
     "stream_scorer.kafka.producer.dead_letter": {
+        "contact_headers",
         "error_headers",
         "fit_to_limit",
         "forwarded_headers",
@@ -105,6 +106,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic_core": {"settings"},
     "requests": {"http_client", "library.client", "local"},
     "rich": {"cli", "local.demo"},
+    "rule_engine": {"core.desk.expression"},
     "starlette": {"local.http_server", "local.receiver", "local.simulator"},
     "standardwebhooks": {"local.receiver", "targets.signature"},
     "structlog": {"cli", "targets.factory", "telemetry", "wiring"},

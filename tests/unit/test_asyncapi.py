@@ -22,8 +22,6 @@ FILE = REPOSITORY / "docs" / "asyncapi.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
 MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
 OURS = "stream-scorer-"
-# In both tables of headers, and in no record yet.
-NOT_WRITTEN = {"stream-scorer-replays"}
 
 
 def header_names(message: str) -> set[str]:
@@ -46,7 +44,7 @@ def test_what_is_read_and_written_is_what_the_two_services_use() -> None:
     for operation in DOCUMENT["operations"].values():
         done[operation["action"]].add(operation["channel"]["$ref"].rpartition("/")[2])
     assert done["receive"] == {topics.features, *retries, topics.scores, topics.callbacks, *topics.retries()}
-    assert done["send"] == set(DOCUMENT["channels"]) - {topics.features}
+    assert done["send"] == set(DOCUMENT["channels"])
 
 
 def test_every_schema_file_is_the_payload_of_a_message() -> None:
@@ -60,10 +58,10 @@ def test_the_headers_are_those_of_the_contract_and_of_the_code() -> None:
     described = set().union(*map(header_names, MESSAGES))
     table = (REPOSITORY / "docs" / "contract.md").read_text().split("## 2 Headers", 1)[1].split("## 3", 1)[0]
     listed = set(re.findall(r"`(stream-scorer-[\w-]*\w|traceparent|tracestate)`", table))
-    assert described == listed - NOT_WRITTEN
+    assert described == listed
     ends = (
         "error-[a-z]+|source|batch|failed-rounds|last-status|unanswered|threshold|traceparents|deferred|not-before|group"
-        "|held"
+        "|held|replays|replay-of"
     )
     named = re.compile(rf'(?:f"\{{HEADER_PREFIX\}}|"stream-scorer-)({ends})"')
     code = "".join(path.read_text() for path in (REPOSITORY / "stream_scorer").rglob("*.py"))

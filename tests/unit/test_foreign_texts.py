@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FOLDER = Path(stream_scorer.__file__).parent
 # What may be taken of a foreign exception: the operating system's word, a number, a class, a position.
 HARMLESS = {"strerror", "errno", "filename", "lineno", "colno", "pos", "code", "http_status_code", "error_code", "name"}
+HARMLESS |= {"symbol_name"}  # the user's own word
 # What turns a foreign exception into words of our own.
 TRANSLATORS = {
     "_reason",

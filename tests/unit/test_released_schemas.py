@@ -24,6 +24,7 @@ ADDED: dict[SchemaFile, dict[str, Any]] = {
     SchemaFile.BATCH_AUDIT: {},
     SchemaFile.CAMPAIGN_CALLBACK: {},
     SchemaFile.CALLBACK_RECEIPT: {"threshold": None},
+    SchemaFile.DECISION: {},
 }
 ADDED_TO_ENTRIES = {"event_id": "", "features_hash": None, "reused_from": None, "billed": True}
 

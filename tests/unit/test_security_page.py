@@ -19,7 +19,7 @@ from stream_scorer.settings import Settings, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 SECRET = "s3cr3t/of+the test"
-USERS = {"scorer": "run", "caller": "callbacks", "producer": "produce", "maker": "topics create", "judge": "reconcile"}
+USERS = {"scorer": "run", "caller": "callbacks", "producer": "produce", "maker": "topics create", "judge": "reconcile", "operator": "rejected"}
 
 
 class Given(NamedTuple):
@@ -74,6 +74,7 @@ def needed() -> set[tuple[str, acls.Right]]:
         "produce": acls.producing_rights(settings),
         "topics create": acls.creating_rights(settings),
         "reconcile": judge,
+        "rejected": acls.rejected_desk_rights(settings),
     }
     return {(program, right) for program, some in programs.items() for right in some}
 

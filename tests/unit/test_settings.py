@@ -44,6 +44,7 @@ DEFAULTS = {
         "callbacks_retry": "campaign-callbacks-retry",
         "callbacks_rejected": "campaign-callbacks-rejected",
         "receipts": "campaign-receipts",
+        "decisions": "scoring-decisions",
     },
     "schema_registry": {"url": None, "properties": {}},
     "genesys": {
@@ -502,6 +503,8 @@ def test_a_path_that_is_none_is_named_with_its_key(tmp_path: Path, key: str, val
             '[topics]\nfeatures_retry = "campaign-callbacks-retry"',
             "both have the retry topic 'campaign-callbacks-retry-1'",
         ),
+        ('[topics]\ndecisions = "contact-features-retry-2"', "which is a retry topic of topics.features_retry"),
+        ('[topics]\ndecisions = "scoring-audit"', "topics.decisions and topics.audit are both 'scoring-audit'"),
         ('[topics]\nreceipts = "contact-scores"', "topics.receipts and topics.scores are both 'contact-scores'"),
         ('[topics]\ncallbacks = "contact-scores"', "topics.callbacks and topics.scores are both 'contact-scores'"),
         ('[topics]\ncallbacks_rejected = "campaign-callbacks"', "are both 'campaign-callbacks'"),
@@ -545,7 +548,7 @@ def test_the_topics_of_the_retry_tiers_are_numbered() -> None:
         "campaign-callbacks-retry-1",
         "campaign-callbacks-retry-2",
     ]
-    assert len(names) == len(set(names)) == 13
+    assert len(names) == len(set(names)) == 14
 
 
 def test_there_are_at_most_nine_retry_topics() -> None:

@@ -85,6 +85,16 @@ def producing_rights(settings: Settings) -> tuple[Permission, ...]:
     return (Permission("Write", "topic", settings.topics.features),)
 
 
+def rejected_desk_rights(settings: Settings) -> tuple[Permission, ...]:
+    """Return the rights that the commands ``rejected`` need; only ``replay`` and ``discard`` write."""
+    topics, kafka = settings.topics, settings.kafka
+    return (
+        *_all("Read", (topics.rejected, topics.features, topics.decisions)),
+        *_all("Write", (topics.features, topics.decisions)),
+        Permission("Write", "transactional id", f"{kafka.group_id}-desk-{topics.rejected}-*"),
+    )
+
+
 def creating_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that ``topics create`` needs; Describe shows when a topic is ready."""
     return (*_all("Create", settings.all_topics), *_all("Describe", settings.all_topics))

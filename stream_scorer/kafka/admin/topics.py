@@ -139,7 +139,8 @@ def _configs(admin: ClusterAdmin, settings: Settings, missing: list[str]) -> dic
     large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
     topics = settings.topics
     configs = {name: dict(OUTPUT_CONFIG) for name in settings.all_topics if name != topics.features}
-    configs[topics.audit] |= audit_config(settings)
+    for name in (topics.audit, topics.decisions):
+        configs[name] |= audit_config(settings)
     for name in (topics.rejected, topics.callbacks_rejected):
         configs[name] |= large
     if any(name in settings.contact_retry_topics for name in missing):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.desk.rejected_record import REPLAY_OF_HEADER, REPLAYS_HEADER
+
 if TYPE_CHECKING:
     from stream_scorer.core.records import Headers, SourceRecord
     from stream_scorer.kafka.producer.records import OutRecord
 
 HEADER_PREFIX: Final = "stream-scorer-"
+REPLAY_HEADERS: Final = frozenset({REPLAYS_HEADER, REPLAY_OF_HEADER})
 _SOURCE_HEADER: Final = f"{HEADER_PREFIX}source"
 # Upper bound of the bytes that a record batch adds to one record: header, lengths, offsets and timestamps.
 FRAME_BYTES: Final = 512
@@ -24,6 +27,11 @@ def source_header(record: SourceRecord) -> tuple[str, bytes]:
 def forwarded_headers(headers: Headers) -> Headers:
     """Return the headers of an input that its output carries unchanged: all but the service's own."""
     return [header for header in headers if not header[0].startswith(HEADER_PREFIX)]
+
+
+def contact_headers(headers: Headers) -> Headers:
+    """Return the headers of a contact that its output carries unchanged: also those of its replay."""
+    return [one for one in headers if not one[0].startswith(HEADER_PREFIX) or one[0] in REPLAY_HEADERS]
 
 
 def error_headers(reason: str, detail: str, at_ms: int, status: int | None) -> Headers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import Headers
 
 
+BY_KEY: Final = -1
+
+
 class OutRecord(NamedTuple):
-    """Output record of a transaction."""
+    """Output record of a transaction; ``partition``: by default that of its key."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers
+    partition: int = BY_KEY
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.producer.records import OutRecord, Publication
 
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
+FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
 # Of both group protocols; member epochs are KIP-848's.
 _STALE = frozenset(
     {
@@ -177,7 +177,7 @@ class TransactionalSink:
         if kafka_error is None:
             return Failed(str(error))
         code = kafka_error.code()
-        return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)
+        return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in FENCED, stale=code in _STALE)
 
     def _abandon(self, session: ProducerSession, publication: Publication) -> Publication:
         session.abort()

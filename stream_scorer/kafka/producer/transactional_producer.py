@@ -18,7 +18,7 @@ from stream_scorer.kafka.client.blocking_calls import call_with_timeout
 from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from confluent_kafka import Message, TopicPartition
 
@@ -55,12 +55,17 @@ class ProducerSession:
     Args:
         config: the producer's librdkafka properties.
         budget_s: how long a commit is repeated, and how long records wait for room in the client, in seconds.
+        on_delivered: called with index, partition and offset of each record that the broker has accepted; None: with
+            ``delivery.report.only.error``.
 
     Raises:
         StreamScorerError: on construction; such a client cannot be created now.
     """
 
-    def __init__(self, config: dict[str, Any], budget_s: float) -> None:
+    def __init__(
+        self, config: dict[str, Any], budget_s: float, on_delivered: Callable[[int, int, int], None] | None = None
+    ) -> None:
+        self._on_delivered = on_delivered
         self._producer = create_client(Producer, {**config, "error_cb": self._on_error})
         self._budget_s = budget_s
         self._fatal: KafkaError | None = None
@@ -85,7 +90,11 @@ class ProducerSession:
         self.refused = {}
         self._time_refused = False
         self._producer.begin_transaction()
-        for index, record in enumerate(records):
+        self.append(records)
+
+    def append(self, records: Sequence[OutRecord], *, first_index: int = 0) -> None:
+        """Produce further records of the transaction."""
+        for index, record in enumerate(records, first_index):
             self._produce(index, record)
 
     def commit(self, offsets: list[TopicPartition], group: Any) -> float:
@@ -98,14 +107,18 @@ class ProducerSession:
         # Once only: repeated after a time-out, it hangs (see kafka.client.blocking_calls).
         send = partial(self._producer.send_offsets_to_transaction, offsets, group, _OFFSETS_S)
         call_with_timeout(_OFFSETS_S + _OFFSETS_SLACK_S, send)
+        return self.commit_records()
+
+    def commit_records(self) -> float:
+        """Commit the transaction as it is, without offsets. Return the duration and raise as `commit`."""
         began_at = time.monotonic()
         call_with_timeout(self._budget_s + _CALL_S + _SLACK_S, self._repeat_commit)
         return time.monotonic() - began_at
 
-    def flush_delivery_reports(self) -> None:
+    def flush_delivery_reports(self, limit_s: float = _REPORTS_S) -> None:
         """Process pending delivery reports: ``refused`` is complete only then, whichever call failed."""
         try:
-            self._producer.flush(_REPORTS_S)
+            self._producer.flush(limit_s)
         except CLIENT_ERRORS as error:
             self._remember(kafka_error_of(error))
 
@@ -166,6 +179,7 @@ class ProducerSession:
                     record.topic,
                     record.value,
                     record.key,
+                    record.partition,
                     headers=record.headers,  # type: ignore[arg-type]  # the stub requires more
                     on_delivery=partial(self._on_delivery, index),
                 )
@@ -181,8 +195,10 @@ class ProducerSession:
             else:
                 return
 
-    def _on_delivery(self, index: int, error: KafkaError | None, _message: Message) -> None:
+    def _on_delivery(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is None:
+            if self._on_delivered is not None:
+                self._on_delivered(index, message.partition() or 0, message.offset() or 0)
             return
         try:
             code = error.code()

@@ -44,6 +44,7 @@ def schemas_of(settings: Settings) -> dict[str, SchemaFile]:
         (topics.callbacks, SchemaFile.CAMPAIGN_CALLBACK),
         *((name, SchemaFile.CAMPAIGN_CALLBACK) for name in topics.retries(len(settings.callbacks.retry_delays_s))),
         (topics.receipts, SchemaFile.CALLBACK_RECEIPT),
+        (topics.decisions, SchemaFile.DECISION),
     ]
     schemas: dict[str, SchemaFile] = {}
     for topic, schema in uses:

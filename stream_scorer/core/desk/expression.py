@@ -1,0 +1,80 @@
+"""Filter expressions of ``--where``, in the language of the library rule-engine (docs/operations.md).
+
+The library has a grammar and types of its own; nothing is evaluated as Python. An unknown name and a comparison of two
+types are errors before any record is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rule_engine import (  # type: ignore[import-untyped]
+    Context,
+    DataType,
+    EngineError,
+    Rule,
+    RuleSyntaxError,
+    SymbolResolutionError,
+    type_resolver_from_dict,
+)
+
+from stream_scorer.core.text import quoted
+from stream_scorer.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TEXT: Final = DataType.STRING
+_NUMBER: Final = DataType.FLOAT
+# Names of an expression about a rejected contact, with their types.
+REJECTED_NAMES: Final[Mapping[str, Any]] = {
+    "contact_id": _TEXT,
+    "event_id": _TEXT,
+    "campaign_id": _TEXT,
+    "model_version": _TEXT,
+    "occurred_at": DataType.DATETIME,
+    "features": DataType.MAPPING,
+    "attributes": DataType.MAPPING,
+    "reason": _TEXT,
+    "detail": _TEXT,
+    "status": _NUMBER,
+    "replays": _NUMBER,
+    "rejected_at": DataType.DATETIME,
+}
+
+
+class Expression:
+    """Filter expression.
+
+    Args:
+        text: such as ``features.age > 70 and campaign_id == "spring"``. A value that a record lacks is null.
+        names: the names that it may use, with their types.
+
+    Raises:
+        UsageError: it is no expression, uses an unknown name, or compares two types.
+    """
+
+    def __init__(self, text: str, names: Mapping[str, Any] = REJECTED_NAMES) -> None:
+        context = Context(
+            type_resolver=type_resolver_from_dict(dict(names)), default_value=None, default_timezone="utc"
+        )
+        self._names = names
+        try:
+            self._rule = Rule(text, context=context)
+        except SymbolResolutionError as error:
+            known = ", ".join(names)
+            raise UsageError(f"--where: there is no {quoted(str(error.symbol_name))}; use {known}") from None
+        except RuleSyntaxError as error:
+            token = error.token
+            place = "its end" if token is None else f"character {token.lexpos + 1}"
+            raise UsageError(f'--where is no expression (at {place}): write it like reason == "wrong_type"') from None
+        except EngineError:
+            text = "--where compares values of two types: put texts into quotation marks, and numbers not"
+            raise UsageError(text) from None
+
+    def matches(self, values: Mapping[str, Any]) -> bool:
+        """Return whether it is true for a record; False too if the record's values do not have the types it needs."""
+        try:
+            return bool(self._rule.matches({**dict.fromkeys(self._names), **values}))
+        except EngineError:
+            return False

@@ -1,0 +1,127 @@
+"""An operator's desk for tests: a decisions topic beside a stage, commands in processes of their own, decisions read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from scoring_harness import MEGABYTE, PATIENCE_S, Avro
+from worker_harness import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from worker_harness import WorkerHarness
+
+DECISION = Avro("decision.avsc")
+
+
+class Row(NamedTuple):
+    """A record as a reader sees it."""
+
+    place: str
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes | None]
+
+
+class DeskHarness:
+    """Commands of the desk on a stage."""
+
+    def __init__(self, stage: WorkerHarness, partitions: int = 4) -> None:
+        self.stage = stage
+        self.topic = f"decisions-{stage.group_id}"
+        self.partitions = partitions
+        admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers, "log_level": 0})
+        config = {"retention.ms": str(400 * 86_400_000)}
+        for made in admin.create_topics([NewTopic(self.topic, partitions, 1, config=config)]).values():
+            made.result(30)
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_", "OTEL_"))}
+        return {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            **self.stage.settings(),
+            "STREAM_SCORER_TOPICS__DECISIONS": self.topic,
+            **{f"STREAM_SCORER_{key.upper()}": value for key, value in changes.items()},
+        }
+
+    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+        """Starts a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "stream_scorer", *arguments],
+            env=self.environment(**changes),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end."""
+        process = self.start(*arguments, **changes)
+        out, errors = process.communicate(timeout=PATIENCE_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+    def row(self, *arguments: str, **changes: str) -> dict[str, Any]:
+        """The one row that a command prints; it must succeed."""
+        done = self.call(*arguments, **changes)
+        assert done.returncode == 0, done.stderr
+        [line] = done.stdout.splitlines()
+        row: dict[str, Any] = json.loads(line)
+        return row
+
+    def rows(self, topic: str, partitions: int = 4) -> list[Row]:
+        """All committed records of a topic, each partition's in order."""
+        found = []
+        with self.stage.reader() as reader:
+            for number in range(partitions):
+                reader.assign([TopicPartition(topic, number, 0)])
+                while True:
+                    message = reader.poll(PATIENCE_S)
+                    assert message is not None, f"no end of {topic}/{number}"
+                    if (error := message.error()) is not None:
+                        assert error.code() == KafkaError._PARTITION_EOF, str(error)
+                        break
+                    headers: Any = dict(message.headers() or [])
+                    found.append(Row(f"{topic}/{number}/{message.offset()}", message.key(), message.value(), headers))
+        return found
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All decisions about records, as an independent reader finds them: the key is the decided place."""
+        found = [(row.key, DECISION.decode(row.value)) for row in self.rows(self.topic, self.partitions)]
+        assert all(key == decision["place"].encode() for key, decision in found)
+        return [decision for _, decision in found if decision["action"] != "JOB"]
+
+    def reject(self, values: Iterable[tuple[str, bytes | None]], reason: str = "wrong_type", **headers: str) -> int:
+        """Puts records on the rejected topic as a worker does; each is said to come from its own offset."""
+        producer = Producer(
+            {"bootstrap.servers": self.stage.bootstrap_servers, "linger.ms": 5, "message.max.bytes": 2 * MEGABYTE}
+        )
+        number = 0
+        for number, (key, value) in enumerate(values, 1):  # noqa: B007 - the last one is the result
+            given = {
+                "stream-scorer-source": f"{self.stage.topics['features']}/{number % 4}/{number}",
+                "stream-scorer-error-reason": reason,
+                "own": "kept",
+                **headers,
+            }
+            coded: Any = [(name, text.encode()) for name, text in given.items()]
+            producer.produce(self.stage.topics["rejected"], value, key.encode(), headers=coded)
+            producer.poll(0)
+        assert producer.flush(PATIENCE_S) == 0
+        return number
+
+
+def each_once(rows: Sequence[Row], header: str) -> None:
+    """Asserts that no two records have one value of a header."""
+    values = [row.headers.get(header) for row in rows]
+    assert None not in values
+    assert len(set(values)) == len(values)
