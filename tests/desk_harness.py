@@ -1,4 +1,4 @@
-"""An operator's desk for tests: a decisions topic beside a stage, commands in processes of their own, decisions read."""
+"""An operator's desk for tests: a decisions topic beside a stage, commands in processes, decisions read."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class DeskHarness:
             {"bootstrap.servers": self.stage.bootstrap_servers, "linger.ms": 5, "message.max.bytes": 2 * MEGABYTE}
         )
         number = 0
-        for number, (key, value) in enumerate(values, 1):  # noqa: B007 - the last one is the result
+        for number, (key, value) in enumerate(values, 1):
             given = {
                 "stream-scorer-source": f"{self.stage.topics['features']}/{number % 4}/{number}",
                 "stream-scorer-error-reason": reason,

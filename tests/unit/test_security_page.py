@@ -19,7 +19,14 @@ from stream_scorer.settings import Settings, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 SECRET = "s3cr3t/of+the test"
-USERS = {"scorer": "run", "caller": "callbacks", "producer": "produce", "maker": "topics create", "judge": "reconcile", "operator": "rejected"}
+USERS = {
+    "scorer": "run",
+    "caller": "callbacks",
+    "producer": "produce",
+    "maker": "topics create",
+    "judge": "reconcile",
+    "operator": "rejected",
+}
 
 
 class Given(NamedTuple):
