@@ -17,7 +17,7 @@ from worker_harness import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from worker_harness import WorkerHarness
+    from scoring_harness import ScoringHarness
 
 DECISION = Avro("decision.avsc")
 
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 class DeskHarness:
     """Commands of the desk on a stage."""
 
-    def __init__(self, stage: WorkerHarness, partitions: int = 4) -> None:
+    def __init__(self, stage: ScoringHarness, partitions: int = 4) -> None:
         self.stage = stage
         self.topic = f"decisions-{stage.group_id}"
         self.partitions = partitions

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, job_choices, run_job
 from stream_scorer.cli.examples import with_examples
+from stream_scorer.cli.explanation_text import as_row, explanation_lines
 from stream_scorer.cli.options import (
     BatchOption,
     ConfigOption,
@@ -25,56 +25,142 @@ from stream_scorer.cli.options import (
     UntilOption,
 )
 from stream_scorer.cli.output_formats import row_output
+from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
-from stream_scorer.desk.rejected import DryRun, RejectedDesk, RejectedOptions
+from stream_scorer.core.desk.rejection_counts import GroupBy
+from stream_scorer.desk.rejected import MAX_REPLAYS, RejectedDesk, RejectedOptions
 from stream_scorer.errors import UsageError
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
-    from stream_scorer.desk.job import JobReport
-    from stream_scorer.settings import Settings
+    from stream_scorer.desk.rejected import DryRun
 
 app = typer.Typer(help="List, explain, repair and replay the contacts without a score.", no_args_is_help=True)
-
-# Share of the own quota that a replay may use by default; a request holds up to scoring.max_contacts contacts.
-_QUOTA_SHARE: Final = 0.1
 
 ReasonOption: TypeAlias = Annotated[
     list[str] | None, typer.Option("--reason", metavar="REASON", help="Only with this reason. Repeat it for more.")
 ]
 WhereOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--where", metavar="EXPR", help="Only contacts for which this is true, such as 'features.age > 70'."),
+    typer.Option("--where", metavar="EXPR", help="Only contacts for which this is true, such as: features['age'] > 70"),
 ]
-YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
-JobOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--job", metavar="NAME", help="Name of the job; with the name of an earlier one, it is resumed."),
+MaxReplaysOption: TypeAlias = Annotated[
+    int, typer.Option("--max-replays", metavar="N", min=1, help="A contact that was replayed so often is parked.")
 ]
-OperatorOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--operator", metavar="NAME", help="Who decides, for the audit; by default user@host."),
-]
-RateOption: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--rate", metavar="N", min=0.01, help="Maximum number of contacts a second; by default 10 % of the quota."
-    ),
-]
+
+
+def selection(
+    contacts: ContactsArgument = None,
+    *,
+    reason: ReasonOption = None,
+    where: WhereOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    partition: PartitionOption = None,
+    place: PlaceOption = None,
+    event: EventOption = None,
+    batch: BatchOption = None,
+) -> RejectedOptions:
+    """Return the options that select rejected contacts."""
+    return RejectedOptions(
+        contacts=tuple(contacts or ()),
+        reasons=tuple(reason or ()),
+        where=where,
+        since=since,
+        until=until,
+        limit=limit,
+        partition=partition,
+        places=tuple(place or ()),
+        events=tuple(event or ()),
+        batches=tuple(batch or ()),
+    )
+
+
+@app.command("list")
+@with_examples(
+    "rejected list",
+    "rejected list --by hour --since 24h",
+    "rejected list --reason wrong_type --by campaign -o csv --out wrong-type.csv",
+)
+@sharing(options=selection)
+def list_(
+    options: RejectedOptions,
+    *,
+    config: ConfigOption = None,
+    by: Annotated[GroupBy, typer.Option("--by", help="Count by this.")] = GroupBy.REASON,
+    max_replays: MaxReplaysOption = MAX_REPLAYS,
+    output: FormatOption = None,
+    out: OutOption = None,
+) -> None:
+    """Count the rejected contacts, with share, state, first, last and an example of each group.
+
+    Open records wait for a decision; parked ones were replayed --max-replays times and rejected again. A line on
+    standard error has the number of deferred contacts, which wait in retry topics and need no decision.
+    """
+    settings = load_settings(config)
+    options = replace(options, max_replays=max_replays)
+    options.check(settings.model.features)
+    desk = RejectedDesk(settings)
+    with row_output(output, out, empty="no rejected contacts") as rows:
+        for row in desk.counts(options, by).rows():
+            rows.write(row)
+    for topic, count in desk.waiting().items():
+        typer.echo(f"deferred: {count:,} contacts wait in {topic}", err=True)
+
+
+@app.command()
+@with_examples(
+    "rejected explain C-10023",
+    "rejected explain --place contact-features-rejected/0/17",
+    "rejected explain --reason out_of_range --limit 3 -o json",
+)
+@sharing(options=selection)
+def explain(
+    options: RejectedOptions,
+    *,
+    config: ConfigOption = None,
+    max_replays: MaxReplaysOption = MAX_REPLAYS,
+    output: FormatOption = None,
+    out: OutOption = None,
+) -> None:
+    """Explain why contacts were rejected, and give the command that repairs each.
+
+    Shows each feature against today's rules, the API's answer, the audit entry, the verdict under today's settings, and
+    what to do. Text, unless --output or --out is given.
+    """
+    settings = load_settings(config)
+    if not options.given:
+        raise UsageError("name a contact, or select records with an option such as --reason or --place")
+    options = replace(options, max_replays=max_replays)
+    options.check(settings.model.features)
+    found = RejectedDesk(settings).explanations(options)
+    count = 0
+    if output is None and out is None:
+        for one in found:
+            count += 1
+            typer.echo("\n".join(explanation_lines(one)))
+    else:
+        with row_output(output, out) as rows:
+            for one in found:
+                count += 1
+                rows.write(as_row(one))
+    if not count:
+        raise UsageError(f"no record of {settings.topics.rejected} is selected: check the contact id and the options")
 
 
 @app.command()
 @with_examples(
     "rejected replay --reason wrong_type --dry-run",
     "rejected replay C-10023 --set income=52000 --yes",
-    "rejected replay --since 2h --where 'features.age > 70' --job monday --yes",
+    "rejected replay --since 2h --where \"features['age'] > 70\" --job monday --yes",
 )
+@sharing(options=selection, choices=job_choices)
 def replay(
-    contacts: ContactsArgument = None,
+    options: RejectedOptions,
+    choices: JobChoices,
     *,
     config: ConfigOption = None,
-    reason: ReasonOption = None,
-    where: WhereOption = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="F=V", help="Change a feature or another field. Repeat it for more."),
@@ -86,95 +172,48 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be replayed, and its price. Nothing is written.")
     ] = False,
-    max_replays: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Leave out contacts that were replayed so often.")
-    ] = 3,
-    rate: RateOption = None,
-    job: JobOption = None,
-    operator: OperatorOption = None,
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")] = "",
-    yes: YesOption = False,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: LimitOption = None,
-    partition: PartitionOption = None,
-    place: PlaceOption = None,
-    event: EventOption = None,
-    batch: BatchOption = None,
-    output: FormatOption = None,
-    out: OutOption = None,
+    max_replays: MaxReplaysOption = MAX_REPLAYS,
+    note: NoteOption = "",
 ) -> None:
     """Put rejected contacts back on the features topic, each exactly once.
 
     A contact that was replayed or discarded before is left out, so the command may be repeated. It may also be killed:
     the job is resumed by its name. --set changes a feature of the model, campaign_id, model_version, occurred_at or
-    attributes.NAME; an empty value is null. Without it the bytes stay as they are.
+    attributes.NAME; an empty value is null. Without it the bytes stay as they are. Without --yes the command shows
+    what it would do, and asks.
     """
     settings = load_settings(config)
-    options = RejectedOptions(
-        contacts=tuple(contacts or ()),
-        since=since,
-        until=until,
-        limit=limit,
-        partition=partition,
-        places=tuple(place or ()),
-        events=tuple(event or ()),
-        batches=tuple(batch or ()),
-        reasons=tuple(reason or ()),
-        where=where,
-        sets=tuple(set_ or ()),
-        drops=tuple(drop or ()),
-        max_replays=max_replays,
-    )
+    options = replace(options, sets=tuple(set_ or ()), drops=tuple(drop or ()), max_replays=max_replays)
     options.check(settings.model.features)
     desk = RejectedDesk(settings)
     if dry_run:
-        with row_output(output, out) as rows:
+        with row_output(choices.output, choices.out) as rows:
             rows.write(_prediction(desk.dry_run(options)))
         return
-    if not yes:
-        _confirm(f"{_sentence(desk.dry_run(options))}. Replay them?")
-    name = job or _new_name("replay")
-    report = desk.run(
-        Action.REPLAYED,
-        options,
-        job=name,
-        operator=operator or _operator(),
-        note=note,
-        per_second=rate or _default_rate(settings),
-        progress=lambda _: None,
-    )
-    with row_output(output, out) as rows:
-        rows.write(_result(name, report))
+    choices.confirm(lambda: f"{_sentence(desk.dry_run(options))}. Replay them?")
+    run_job(partial(desk.run, Action.REPLAYED, options, note=note), settings, "replay", choices)
 
 
-def _default_rate(settings: Settings) -> float:
-    quota = settings.genesys.requests_per_minute
-    return _QUOTA_SHARE * quota * settings.scoring.max_contacts / 60
-
-
-def _operator() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
-
-
-def _new_name(action: str) -> str:
-    return time.strftime(f"{action}-%Y%m%d-%H%M%S", time.gmtime())
-
-
-def _confirm(question: str) -> None:
-    """Ask on a terminal.
-
-    Raises:
-        UsageError: there is no terminal to ask on.
-        Abort: the answer is no.
-    """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("nothing was changed: repeat the command with --yes, or look first with --dry-run")
-    typer.confirm(question, abort=True, err=True)
+@app.command()
+@with_examples(
+    "rejected discard --place contact-features-rejected/0/17 --note 'test data' --yes",
+    "rejected discard --where 'campaign_id == \"load-test\"' --note 'load test of Monday' --yes",
+    "rejected discard --reason expired --until 24h --note 'too old to call' --yes",
+)
+@sharing(options=selection, choices=job_choices)
+def discard(
+    options: RejectedOptions,
+    choices: JobChoices,
+    *,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")],
+    config: ConfigOption = None,
+) -> None:
+    """Close rejected contacts for good, with a reason: nothing is replayed, and the records stay on their topic."""
+    settings = load_settings(config)
+    options.check(settings.model.features)
+    desk = RejectedDesk(settings)
+    choices.confirm(lambda: f"{desk.open(options):,} rejected contacts would be closed for good. Discard them?")
+    run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
 
 
 def _sentence(found: DryRun) -> str:
@@ -192,8 +231,3 @@ def _prediction(found: DryRun) -> dict[str, object]:
         "billed_contacts": found.passing,
         "requests_at_least": found.requests,
     }
-
-
-def _result(job: str, report: JobReport) -> dict[str, object]:
-    skipped = {str(reason): count for reason, count in report.skipped.items() if count > 0}
-    return {"job": job, "decided": report.decided, "skipped": skipped}

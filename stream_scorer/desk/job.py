@@ -103,7 +103,7 @@ def begin_job(
     finally:
         writer.close()
     fixed = selection_of(begun.changes)
-    check_resumed(context.job, selection.options, fixed)
+    check_resumed(context.job, selection, fixed)
     return Begun(fixed, begun.decided_at_ms)
 
 

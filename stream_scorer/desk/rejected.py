@@ -9,14 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.explanation import explain
 from stream_scorer.core.desk.expression import Expression
 from stream_scorer.core.desk.record_filter import parse_filter
+from stream_scorer.core.desk.rejected_record import parse_rejected
+from stream_scorer.core.desk.rejection_counts import GroupBy, RejectionCounts
 from stream_scorer.core.desk.replay import Discard, RejectedFilter, Replay
 from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name
 from stream_scorer.core.desk.verdict import NotSelected, Output, Skip, SkipReason
+from stream_scorer.core.retry_topics import GROUP_HEADER
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.core.scoring.types import Reason
 from stream_scorer.core.text import quoted
+from stream_scorer.desk.audit_entries import AuditEntries
 from stream_scorer.desk.changes import Changes
 from stream_scorer.desk.contact_check import ContactCheck
 from stream_scorer.desk.decision_log import DecisionLog
@@ -25,7 +30,7 @@ from stream_scorer.desk.topic_scan import TopicScan
 from stream_scorer.errors import NotJudged, UsageError
 from stream_scorer.kafka.admin.acls import rejected_desk_rights
 from stream_scorer.kafka.admin.topic_limits import max_message_bytes
-from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 from stream_scorer.kafka.producer.bulk_producer import event_value
 from stream_scorer.kafka.producer.dead_letter import forwarded_headers, too_large
@@ -35,16 +40,20 @@ from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from stream_scorer.core.desk.decisions import DecidedRecords, Decision
+    from stream_scorer.core.desk.explanation import Explanation
     from stream_scorer.core.desk.record_filter import RecordFilter
+    from stream_scorer.core.desk.rejected_record import RejectedRecord
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.retry_topics import Source
     from stream_scorer.core.scoring.feature_types import Feature
+    from stream_scorer.core.scoring.types import ContactEvent
     from stream_scorer.desk.job import JobReport
     from stream_scorer.settings import Settings
 
+MAX_REPLAYS: Final = 3
 TIMEOUT_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
 
@@ -65,7 +74,7 @@ class RejectedOptions:
     where: str | None = None
     sets: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
-    max_replays: int = 3
+    max_replays: int = MAX_REPLAYS
 
     def records(self, now_ms: int) -> RecordFilter:
         """Return the filter of the common options.
@@ -223,6 +232,70 @@ class RejectedDesk:
                 break
         return DryRun(passing, failing, skipped, -(-passing // self._settings.scoring.max_contacts))
 
+    def counts(self, options: RejectedOptions, by: GroupBy) -> RejectionCounts:
+        """Count the selected records."""
+        now_ms = _now_ms()
+        selected, decided = self.selected(options, now_ms), self.decided()
+        counts = RejectionCounts(by, options.max_replays)
+        for rejected, event in self._matching(selected, options, now_ms):
+            counts.add(rejected, event, decided.action(rejected.place))
+        return counts
+
+    def open(self, options: RejectedOptions) -> int:
+        """Count the selected records that are not replayed or discarded yet."""
+        return self.counts(options, GroupBy.REASON).open
+
+    def waiting(self) -> dict[str, int]:
+        """Return the number of deferred contacts of the group in each retry topic that has some."""
+        topics = check_topics(self._settings, existing_topics(self._settings, self._settings.topics.contact_retries()))
+        group = self._settings.kafka.group_id.encode()
+        found: dict[str, int] = {}
+        for name, partitions in topics.items():
+            commits = self._log.commits(name, partitions)
+            ranges = self._log.stable_ranges(name, partitions)
+            ends = {
+                n: OffsetRange(commits[n].offset if n in commits else one.begin, one.end) for n, one in ranges.items()
+            }
+            extents = {n: OffsetRange(min(one.begin, one.end), one.end) for n, one in ends.items()}
+            count = sum(
+                (GROUP_HEADER, group) in one.headers for batch in self._log.read(name, extents) for one in batch
+            )
+            if count:
+                found[name] = count
+        return found
+
+    def explanations(self, options: RejectedOptions) -> Iterator[Explanation]:
+        """Yield an explanation of each selected record, each partition's in order."""
+        now_ms = _now_ms()
+        selected, decided = self.selected(options, now_ms), self.decided()
+        check = ContactCheck(self._settings, self._framing)
+        audit = AuditEntries(self._settings, self._framing)
+        for rejected, decoded in self._matching(selected, options, now_ms):
+            record, event = rejected.record, decoded
+            if rejected.is_truncated and rejected.origin is not None:
+                record = self._original(rejected.origin, record.key) or record
+                event = selected.event(record)
+            yield explain(
+                rejected,
+                event,
+                self._settings.model.features,
+                check(record.key, record.value, forwarded_headers(record.headers), now_ms),
+                state=rejected.state(decided.action(rejected.place), options.max_replays),
+                audit=audit.find(rejected),
+            )
+
+    def _matching(
+        self, selected: RejectedFilter, options: RejectedOptions, now_ms: int
+    ) -> Iterator[tuple[RejectedRecord, ContactEvent | None]]:
+        left = options.limit
+        for record in self.scan(options, now_ms).records():
+            if left == 0:
+                return
+            rejected, event = parse_rejected(record), selected.event(record)
+            if selected.matches(rejected, event):
+                left = None if left is None else left - 1
+                yield rejected, event
+
     def run(
         self,
         action: Action,
@@ -248,7 +321,7 @@ class RejectedDesk:
         if self._decisions.read(context.topic, context.topic_id).job(job) is None:
             self._check_selected(self._judge(action, options, now_ms), options, now_ms)
         bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
-        selection = Selection({"action": action, **options.given}, bounds)
+        selection = Selection(action, options.given, bounds)
         open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
         begun = begin_job(context, selection, decisions=self._decisions, open_writer=open_writer)
         options = RejectedOptions.restored(begun.selection.options)

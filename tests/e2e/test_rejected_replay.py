@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from desk_harness import DeskHarness, each_once
-from scoring_harness import FEATURES, PATIENCE_S, SCORE, contact, event, wait_until
+from scoring_harness import FEATURES, PATIENCE_S, SCORE, ScoringHarness, contact, event, wait_until
 
 if TYPE_CHECKING:
+    from kafka_fixture import Broker
     from worker_harness import WorkerHarness
 
 pytestmark = pytest.mark.kafka
 
+GOOD = {"previous_calls": 7, "avg_handle_time": 1.0, "last_contact_days": 1, "segment_id": "retired"}
 WRONG = {"previous_calls": "many", "avg_handle_time": 1.0, "last_contact_days": 1, "segment_id": "retired"}
 
 
@@ -102,3 +105,107 @@ def replay_with_kills(desk: DeskHarness, records: int, kills: int, per_second: i
     again = desk.row(*arguments)
     assert (again["decided"], again["skipped"]) == (0, {"decided before": records})
     assert len(desk.rows(topics["features"])) == records
+
+
+def test_the_price_of_the_dry_run_is_what_the_api_bills(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    stage.produce([contact(f"W-{n}", features=WRONG) for n in range(60)])
+    stage.produce([contact(f"R-{n}", features={**GOOD, "shoe_size": 44}) for n in range(20)])
+    stage.produce([contact(f"G-{n}") for n in range(5)])
+    worker = stage.start_ready()
+    stage.wait_done(needs=worker)
+    repair = ("rejected", "replay", "--set", "previous_calls=3", "--where", "reason == 'wrong_type'")
+
+    bare = desk.row("rejected", "replay", "--dry-run")
+    assert (bare["pass"], bare["fail_again"], bare["skipped"]) == (0, {"wrong_type": 60, "unsupported_feature": 20}, {})
+    price = desk.row(*repair, "--dry-run")
+    assert (price["pass"], price["fail_again"], price["billed_contacts"]) == (60, {}, 60)
+    assert desk.decisions() == []
+    before = stage.simulator.stats().contacts_scored
+    done = desk.row(*repair, "--yes")
+    assert done["decided"] == 60
+    stage.wait_done(needs=worker)
+    assert stage.simulator.stats().contacts_scored - before == price["billed_contacts"]
+    worker.stop()
+
+
+def test_a_list_counts_states_and_a_discarded_contact_stays_closed(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(5))
+    desk.reject([("D-1", None)], reason="undecodable")
+    desk.reject([("P-1", FEATURES.encode(event("P-1", features=WRONG)))], **{"stream-scorer-replays": "3"})
+
+    closed = desk.row("rejected", "discard", "C-0", "C-1", "--note", "test data", "--yes")
+    assert (closed["decided"], closed["skipped"]) == (2, {})
+    replayed = desk.row("rejected", "replay", "--set", "previous_calls=3", "--yes", "--limit", "2")
+    assert replayed["decided"] == 2
+    again = desk.row("rejected", "replay", "C-0", "--yes")
+    assert (again["decided"], again["skipped"]) == (0, {"decided before": 1})
+
+    done = desk.call("rejected", "list")
+    rows = {row["reason"]: row for row in map(json.loads, done.stdout.splitlines())}
+    wrong = rows["wrong_type"]
+    assert (wrong["contacts"], wrong["replayed"], wrong["discarded"], wrong["open"], wrong["parked"]) == (6, 2, 2, 1, 1)
+    assert wrong["share"] == round(6 / 7, 4)
+    assert rows["undecodable"]["open"] == 1
+    assert {one["action"] for one in desk.decisions()} == {"DISCARDED", "REPLAYED"}
+    assert {one["note"] for one in desk.decisions() if one["action"] == "DISCARDED"} == {"test data"}
+
+
+def test_a_job_that_is_resumed_keeps_its_selection(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(3))
+    first = desk.row("rejected", "replay", "--reason", "wrong_type", "--limit", "2", "--job", "monday", "--yes")
+    desk.reject(bad_contacts(3))
+    # Neither more than its limit, nor what was rejected after its beginning.
+    resumed = desk.row("rejected", "replay", "--job", "monday", "--yes")
+    assert (first["decided"], resumed["decided"]) == (2, 0)
+    other = desk.call("rejected", "replay", "--reason", "wrong_type", "--job", "monday", "--yes")
+    assert other.returncode == 2
+    assert "job monday was begun with other options" in other.stderr
+    assert len(desk.decisions()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("replay", "nobody", "--yes"), "no record of"),
+        (("replay", "C-0"), "nothing was changed: repeat the command with --yes"),
+        (("replay", "--reason", "bad", "--yes"), "--reason 'bad': use undecodable"),
+        (("replay", "--where", "features['age'] >", "--yes"), "--where is no expression (at its end)"),
+        (("replay", "--where", "feature == 3", "--yes"), "--where: there is no 'feature'"),
+        (("replay", "--set", "incme=3", "--yes"), "--set 'incme': the model has no such feature"),
+        (("replay", "--set", "previous_calls=many", "--yes"), "'previous_calls' must be an integer"),
+        (("replay", "--place", "x", "--yes"), "--place 'x': must be TOPIC/PARTITION/OFFSET"),
+        (("replay", "--job", "1", "--yes"), "--job '1': use a letter"),
+        (("explain", "nobody"), "no record of"),
+        (("explain",), "name a contact, or select records"),
+        (("discard", "C-0", "--yes"), "Missing option '--note'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_changes_nothing(
+    wrong_desk: DeskHarness, arguments: tuple[str, ...], words: str
+) -> None:
+    done = wrong_desk.call("rejected", *arguments)
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert words in line
+    assert done.stdout == ""
+    assert wrong_desk.rows(wrong_desk.topic) == []
+    assert wrong_desk.rows(wrong_desk.stage.topics["features"]) == []
+
+
+@pytest.fixture(scope="module")
+def wrong_desk(broker: Broker) -> DeskHarness:
+    desk = DeskHarness(ScoringHarness(broker.bootstrap_servers))
+    desk.reject(bad_contacts(2))
+    return desk
+
+
+def test_records_of_another_program_are_not_replayed(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(2), **{"stream-scorer-source": "elsewhere/0/1"})
+    done = desk.call("rejected", "replay", "--yes")
+    assert done.returncode == 2
+    assert "only records of other programs are selected" in done.stderr
+    assert desk.rows(desk.topic) == []

@@ -6,6 +6,7 @@ types are errors before any record is read.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from rule_engine import (  # type: ignore[import-untyped]
@@ -41,13 +42,15 @@ REJECTED_NAMES: Final[Mapping[str, Any]] = {
     "replays": _NUMBER,
     "rejected_at": DataType.DATETIME,
 }
+_ITEM: Final = re.compile(r"\b(features|attributes)\s*\[\s*(['\"])(.*?)\2\s*\]")
+_DOTTED: Final = re.compile(r"\b(features|attributes)\s*\.")
 
 
 class Expression:
     """Filter expression.
 
     Args:
-        text: such as ``features.age > 70 and campaign_id == "spring"``. A value that a record lacks is null.
+        text: such as ``features["age"] > 70 and campaign_id == "spring"``. A value that a record lacks is null.
         names: the names that it may use, with their types.
 
     Raises:
@@ -59,6 +62,12 @@ class Expression:
             type_resolver=type_resolver_from_dict(dict(names)), default_value=None, default_timezone="utc"
         )
         self._names = names
+        # The library would find that out only at the first record, and each record would then not match.
+        if dotted := _DOTTED.search(text):
+            raise UsageError(f"--where: write {dotted[1]}['NAME'], without a dot")
+        self._items: dict[str, list[str]] = {}
+        for item in _ITEM.finditer(text):
+            self._items.setdefault(item[1], []).append(item[3])
         try:
             self._rule = Rule(text, context=context)
         except SymbolResolutionError as error:
@@ -75,6 +84,10 @@ class Expression:
     def matches(self, values: Mapping[str, Any]) -> bool:
         """Return whether it is true for a record; False too if the record's values do not have the types it needs."""
         try:
-            return bool(self._rule.matches({**dict.fromkeys(self._names), **values}))
+            return bool(self._rule.matches({name: self._with_nulls(name, values.get(name)) for name in self._names}))
         except EngineError:
             return False
+
+    def _with_nulls(self, name: str, value: Any) -> Any:
+        """Return a map with null for each item of the expression that it lacks: the library would raise an error."""
+        return {**dict.fromkeys(self._items.get(name, ())), **value} if isinstance(value, dict) else value

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_ACTION: Final = "action"
 _OPTIONS: Final = "options"
 _OFFSETS: Final = "offsets"
 
@@ -32,17 +33,19 @@ class Selection(NamedTuple):
     """Selection of a job.
 
     Attributes:
+        action: what the job does.
         options: the options of the command that select and change, by name.
         bounds: the offsets of each partition of the decided topic.
     """
 
+    action: str
     options: Mapping[str, Any]
     bounds: Mapping[int, OffsetBounds]
 
     def as_changes(self) -> dict[str, str]:
         """Return the ``changes`` of the JOB record."""
         offsets = {str(number): list(bounds) for number, bounds in self.bounds.items()}
-        return {_OPTIONS: _canonical(self.options), _OFFSETS: _canonical(offsets)}
+        return {_ACTION: self.action, _OPTIONS: _canonical(self.options), _OFFSETS: _canonical(offsets)}
 
 
 def selection_of(changes: Mapping[str, str]) -> Selection:
@@ -53,19 +56,20 @@ def selection_of(changes: Mapping[str, str]) -> Selection:
     """
     try:
         offsets = json.loads(changes[_OFFSETS])
-        return Selection(json.loads(changes[_OPTIONS]), {int(n): OffsetBounds(*one) for n, one in offsets.items()})
+        bounds = {int(number): OffsetBounds(*one) for number, one in offsets.items()}
+        return Selection(changes[_ACTION], json.loads(changes[_OPTIONS]), bounds)
     except (KeyError, ValueError, TypeError):
         raise UsageError("this job was begun by another release of stream-scorer: resume it with that one") from None
 
 
-def check_resumed(name: str, options: Mapping[str, Any], begun: Selection) -> None:
-    """Check that a job is resumed with the options it was begun with, or with none.
+def check_resumed(name: str, given: Selection, begun: Selection) -> None:
+    """Check that a job is resumed by the same command with the options it was begun with, or with none.
 
     Raises:
         UsageError: with others.
     """
-    given = {key: value for key, value in options.items() if value}
-    if given and _canonical(given) != _canonical({key: value for key, value in begun.options.items() if value}):
+    is_same = not given.options or _canonical(given.options) == _canonical(begun.options)
+    if given.action != begun.action or not is_same:
         raise UsageError(
             f"job {name} was begun with other options: resume it with `--job {name}` alone, or give a new job another"
             " name"

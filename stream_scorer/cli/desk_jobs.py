@@ -1,0 +1,122 @@
+"""What the commands share that decide something: names, the question before, and the report after."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from stream_scorer.cli.options import FormatOption, OutOption
+from stream_scorer.cli.output_formats import row_output
+from stream_scorer.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from stream_scorer.cli.output_formats import OutputFormat
+    from stream_scorer.desk.job import JobReport
+    from stream_scorer.settings import Settings
+
+# Share of the own quota that a replay may use by default; a request holds up to scoring.max_contacts contacts.
+_QUOTA_SHARE: Final = 0.1
+
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+JobOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--job", metavar="NAME", help="Name of the job; with the name of an earlier one, it is resumed."),
+]
+OperatorOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--operator", metavar="NAME", help="Who decides, for the audit; by default user@host."),
+]
+NoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
+RateOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--rate", metavar="N", min=0.01, help="Maximum number of records a second; by default 10 % of the quota."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class JobChoices:
+    """How a job is run; see the options."""
+
+    job: str | None
+    operator: str | None
+    rate: float | None
+    yes: bool
+    output: OutputFormat | None
+    out: Path | None
+
+    def confirm(self, question: Callable[[], str]) -> None:
+        """Ask on the terminal, unless ``--yes`` was given.
+
+        Raises:
+            UsageError: there is no terminal to ask on.
+            Abort: the answer is no.
+        """
+        if self.yes:
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError("nothing was changed: repeat the command with --yes, or look at what it selects first")
+        typer.confirm(question(), abort=True, err=True)
+
+
+def job_choices(
+    *,
+    job: JobOption = None,
+    operator: OperatorOption = None,
+    rate: RateOption = None,
+    yes: YesOption = False,
+    output: FormatOption = None,
+    out: OutOption = None,
+) -> JobChoices:
+    """Return the options of a job."""
+    return JobChoices(job, operator, rate, yes, output, out)
+
+
+class RunJob(Protocol):
+    """A job with its selection, ready to run."""
+
+    def __call__(self, *, job: str, operator: str, per_second: float, progress: Callable[[int], None]) -> JobReport:
+        """Run it, and return its report."""
+
+
+def run_job(run: RunJob, settings: Settings, action: str, choices: JobChoices) -> None:
+    """Run a job, show its progress on a terminal, and print its report as a row."""
+    name = choices.job or time.strftime(f"{action}-%Y%m%d-%H%M%S", time.gmtime())
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} records"))
+    with row_output(choices.output, choices.out) as rows:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"job {name}")
+            report = run(
+                job=name,
+                operator=choices.operator or _operator(),
+                per_second=choices.rate or default_rate(settings),
+                progress=lambda decided: bar.update(task, completed=decided),
+            )
+        skipped = {str(reason): count for reason, count in report.skipped.items() if count > 0}
+        rows.write({"job": name, "decided": report.decided, "skipped": skipped})
+
+
+def default_rate(settings: Settings) -> float:
+    """Return how many contacts a second use a tenth of the own quota in full requests."""
+    return _QUOTA_SHARE * settings.genesys.requests_per_minute * settings.scoring.max_contacts / 60
+
+
+def _operator() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
