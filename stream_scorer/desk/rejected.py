@@ -2,97 +2,55 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.explanation import explain
-from stream_scorer.core.desk.expression import Expression
-from stream_scorer.core.desk.record_filter import parse_filter
+from stream_scorer.core.desk.expression import REJECTED_NAMES, Expression
 from stream_scorer.core.desk.rejected_record import parse_rejected
 from stream_scorer.core.desk.rejection_counts import GroupBy, RejectionCounts
 from stream_scorer.core.desk.replay import Discard, RejectedFilter, Replay
-from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name
-from stream_scorer.core.desk.verdict import NotSelected, Output, Skip, SkipReason
+from stream_scorer.core.desk.verdict import Output, Skip, SkipReason
 from stream_scorer.core.retry_topics import GROUP_HEADER
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.core.scoring.types import Reason
-from stream_scorer.core.text import quoted
 from stream_scorer.desk.audit_entries import AuditEntries
 from stream_scorer.desk.changes import Changes
 from stream_scorer.desk.contact_check import ContactCheck
-from stream_scorer.desk.decision_log import DecisionLog
-from stream_scorer.desk.job import Job, JobContext, begin_job
-from stream_scorer.desk.topic_scan import TopicScan
-from stream_scorer.errors import NotJudged, UsageError
+from stream_scorer.desk.record_desk import DeskOptions, RecordDesk, current_ms
+from stream_scorer.errors import NotJudged
 from stream_scorer.kafka.admin.acls import rejected_desk_rights
 from stream_scorer.kafka.admin.topic_limits import max_message_bytes
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.consumer.log_reader import OffsetRange
 from stream_scorer.kafka.producer.bulk_producer import event_value
 from stream_scorer.kafka.producer.dead_letter import forwarded_headers, too_large
-from stream_scorer.kafka.producer.decision_writer import DecisionWriter
 from stream_scorer.kafka.producer.records import OutRecord
-from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from stream_scorer.core.desk.decisions import DecidedRecords, Decision
     from stream_scorer.core.desk.explanation import Explanation
-    from stream_scorer.core.desk.record_filter import RecordFilter
     from stream_scorer.core.desk.rejected_record import RejectedRecord
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.retry_topics import Source
     from stream_scorer.core.scoring.feature_types import Feature
     from stream_scorer.core.scoring.types import ContactEvent
-    from stream_scorer.desk.job import JobReport
     from stream_scorer.settings import Settings
 
 MAX_REPLAYS: Final = 3
-TIMEOUT_S: Final = 60.0
-_PATIENCE_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedOptions:
+class RejectedOptions(DeskOptions):
     """Options of a command that select and change rejected contacts; the texts are those of the command line."""
 
-    contacts: tuple[str, ...] = ()
-    since: str | None = None
-    until: str | None = None
-    limit: int | None = None
-    partition: int | None = None
-    places: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
-    batches: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    where: str | None = None
     sets: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
     max_replays: int = MAX_REPLAYS
-
-    def records(self, now_ms: int) -> RecordFilter:
-        """Return the filter of the common options.
-
-        Raises:
-            UsageError: one is malformed.
-        """
-        return parse_filter(
-            now_ms=now_ms,
-            since=self.since,
-            until=self.until,
-            limit=self.limit,
-            partition=self.partition,
-            places=self.places,
-            events=self.events,
-            batches=self.batches,
-            contacts=self.contacts,
-        )
 
     def check(self, features: Mapping[str, Feature]) -> None:
         """Check what needs no cluster.
@@ -100,28 +58,8 @@ class RejectedOptions:
         Raises:
             UsageError: an option is malformed, or names an unknown reason or feature.
         """
-        self.records(0)
-        for reason in self.reasons:
-            if reason not in set(Reason):
-                raise UsageError(f"--reason {quoted(reason)}: use {', '.join(Reason)}")
-        if self.where is not None:
-            Expression(self.where)
+        self.check_selection(list(Reason), REJECTED_NAMES)
         Changes(self.sets, self.drops, features)
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, by name."""
-        changed = {part.name: getattr(self, part.name) for part in fields(self)}
-        usual = {part.name: part.default for part in fields(self)}
-        return {name: _plain(value) for name, value in changed.items() if value != usual[name]}
-
-    @classmethod
-    def restored(cls, given: Mapping[str, Any]) -> RejectedOptions:
-        """Return the options of a JOB record."""
-        names = {part.name for part in fields(cls)}
-        found = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        arguments: dict[str, Any] = {name: value for name, value in found.items() if name in names}
-        return cls(**arguments)
 
 
 class DryRun(NamedTuple):
@@ -140,7 +78,7 @@ class DryRun(NamedTuple):
     requests: int
 
 
-class RejectedDesk:
+class RejectedDesk(RecordDesk[RejectedOptions]):
     """See the module docstring.
 
     Args:
@@ -153,26 +91,10 @@ class RejectedDesk:
     """
 
     def __init__(self, settings: Settings) -> None:
-        topics = settings.topics
-        self._settings = settings
-        self._framing = make_blocking_serde(settings)
-        names = (topics.rejected, topics.features, topics.decisions)
-        self._partitions = check_topics(settings, names, rights=rejected_desk_rights(settings))
-        self._log = LogReader(settings, settings.kafka.group_id, timeout_s=TIMEOUT_S)
-        self._limits = max_message_bytes(settings, [topics.features])
+        features = settings.topics.features
+        super().__init__(settings, settings.topics.rejected, features, rights=rejected_desk_rights(settings))
+        self._limits = max_message_bytes(settings, [features])
         self._decode = ContactDecoder(self._framing.reader(SchemaFile.CONTACT_FEATURES)).decode
-        self._decision_codec = self._framing.writer(SchemaFile.DECISION, (topics.decisions,))
-        self._decisions = DecisionLog(
-            self._log,
-            topics.decisions,
-            self._partitions[topics.decisions],
-            self._framing.reader(SchemaFile.DECISION),
-        )
-
-    @property
-    def topic(self) -> str:
-        """The rejected topic."""
-        return self._settings.topics.rejected
 
     def replay(self, options: RejectedOptions, now_ms: int) -> Replay:
         """Return the judge of a replay."""
@@ -201,17 +123,13 @@ class RejectedDesk:
         expression = None if options.where is None else Expression(options.where)
         return RejectedFilter(options.records(now_ms), frozenset(options.reasons), expression, self._decode)
 
-    def scan(self, options: RejectedOptions, now_ms: int) -> TopicScan:
-        """Return the scan of the rejected topic within the bounds of the options."""
-        return TopicScan(self._settings, self.topic, options.records(now_ms), timeout_s=TIMEOUT_S)
-
     def dry_run(self, options: RejectedOptions) -> DryRun:
         """Predict a replay; nothing is written.
 
         Raises:
             BrokerError: Kafka cannot be reached.
         """
-        now_ms = _now_ms()
+        now_ms = current_ms()
         judge, check = self.replay(options, now_ms), ContactCheck(self._settings, self._framing)
         decided = self.decided()
         skipped: Counter[SkipReason] = Counter()
@@ -234,7 +152,7 @@ class RejectedDesk:
 
     def counts(self, options: RejectedOptions, by: GroupBy) -> RejectionCounts:
         """Count the selected records."""
-        now_ms = _now_ms()
+        now_ms = current_ms()
         selected, decided = self.selected(options, now_ms), self.decided()
         counts = RejectionCounts(by, options.max_replays)
         for rejected, event in self._matching(selected, options, now_ms):
@@ -266,7 +184,7 @@ class RejectedDesk:
 
     def explanations(self, options: RejectedOptions) -> Iterator[Explanation]:
         """Yield an explanation of each selected record, each partition's in order."""
-        now_ms = _now_ms()
+        now_ms = current_ms()
         selected, decided = self.selected(options, now_ms), self.decided()
         check = ContactCheck(self._settings, self._framing)
         audit = AuditEntries(self._settings, self._framing)
@@ -296,73 +214,8 @@ class RejectedDesk:
                 left = None if left is None else left - 1
                 yield rejected, event
 
-    def run(
-        self,
-        action: Action,
-        options: RejectedOptions,
-        *,
-        job: str,
-        operator: str,
-        note: str,
-        per_second: float,
-        progress: Callable[[int], None],
-    ) -> JobReport:
-        """Replay or discard, or resume the job of this name.
-
-        Raises:
-            UsageError: the name is malformed, or a job of this name has begun with other options.
-            ProducerFenced: another job has taken over.
-            BrokerError: Kafka cannot be reached, or refuses.
-            NotJudged: records or decisions cannot be read.
-        """
-        check_job_name(job)
-        now_ms = _now_ms()
-        context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
-        if self._decisions.read(context.topic, context.topic_id).job(job) is None:
-            self._check_selected(self._judge(action, options, now_ms), options, now_ms)
-        bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
-        selection = Selection(action, options.given, bounds)
-        open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
-        begun = begin_job(context, selection, decisions=self._decisions, open_writer=open_writer)
-        options = RejectedOptions.restored(begun.selection.options)
-        return Job(
-            context,
-            self._judge(action, options, begun.at_ms),
-            log=self._log,
-            decisions=self._decisions,
-            open_writer=open_writer,
-            per_second=per_second,
-            limit=options.limit,
-            patience_s=_PATIENCE_S,
-            progress=progress,
-        ).run(begun.selection)
-
-    def _judge(self, action: Action, options: RejectedOptions, now_ms: int) -> Replay | Discard:
+    def judge(self, action: Action, options: RejectedOptions, now_ms: int) -> Replay | Discard:
         return self.replay(options, now_ms) if action is Action.REPLAYED else self.discard(options, now_ms)
-
-    def _check_selected(self, judge: Replay | Discard, options: RejectedOptions, now_ms: int) -> None:
-        """Check that the options select a record of this group before anything is written.
-
-        Raises:
-            UsageError: they do not.
-        """
-        foreign = ""
-        for record in self.scan(options, now_ms).records():
-            verdict = judge.judge(record, None)
-            if verdict == Skip(SkipReason.FOREIGN):
-                foreign = foreign or record.source
-            elif not isinstance(verdict, NotSelected):
-                return
-        if foreign:
-            raise UsageError(f"only records of other programs are selected, such as {foreign}: check topics.features")
-        raise UsageError(f"no record of {self.topic} is selected: check the options with `stream-scorer rejected list`")
-
-    def decided(self) -> DecidedRecords:
-        """Return the decisions about rejected contacts so far."""
-        return self._decisions.read(self.topic, self._log.topic_id(self.topic))
-
-    def _encode(self, decision: Decision) -> bytes:
-        return self._decision_codec.encode(decision.as_fields())
 
     def _original(self, origin: Source, key: bytes | None) -> SourceRecord | None:
         """Return the record of a place on the features topic; None: it is deleted, or has another key."""
@@ -375,11 +228,3 @@ class RejectedDesk:
         except NotJudged:
             return None
         return None
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

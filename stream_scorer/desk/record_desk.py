@@ -1,0 +1,214 @@
+"""Desk of one topic: the options that select its records, and the jobs that decide them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+from stream_scorer.core.desk.expression import Expression
+from stream_scorer.core.desk.record_filter import parse_filter
+from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name
+from stream_scorer.core.desk.verdict import NotSelected, Skip, SkipReason
+from stream_scorer.core.text import quoted
+from stream_scorer.desk.decision_log import DecisionLog
+from stream_scorer.desk.job import Job, JobContext, begin_job
+from stream_scorer.desk.topic_scan import TopicScan
+from stream_scorer.errors import UsageError
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.consumer.log_reader import LogReader
+from stream_scorer.kafka.producer.decision_writer import DecisionWriter
+from stream_scorer.kafka.registry.serde import make_blocking_serde
+from stream_scorer.schema_files import SchemaFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from stream_scorer.core.desk.decisions import Action, DecidedRecords, Decision
+    from stream_scorer.core.desk.record_filter import RecordFilter
+    from stream_scorer.desk.job import JobReport, Judge
+    from stream_scorer.kafka.admin.acls import Permission
+    from stream_scorer.settings import Settings
+
+TIMEOUT_S: Final = 60.0
+_PATIENCE_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeskOptions:
+    """Options of a command that select records; the texts are those of the command line."""
+
+    contacts: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+    limit: int | None = None
+    partition: int | None = None
+    places: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    where: str | None = None
+
+    def records(self, now_ms: int) -> RecordFilter:
+        """Return the filter of the common options.
+
+        Raises:
+            UsageError: one is malformed.
+        """
+        return parse_filter(
+            now_ms=now_ms,
+            since=self.since,
+            until=self.until,
+            limit=self.limit,
+            partition=self.partition,
+            places=self.places,
+            events=self.events,
+            batches=self.batches,
+            contacts=self.contacts,
+        )
+
+    def check_selection(self, reasons: Collection[str], names: Mapping[str, Any]) -> None:
+        """Check what needs no cluster.
+
+        Args:
+            reasons: the known reasons.
+            names: the names of an expression, with their types.
+
+        Raises:
+            UsageError: an option is malformed, or names an unknown reason.
+        """
+        self.records(0)
+        for reason in self.reasons:
+            if reason not in set(reasons):
+                raise UsageError(f"--reason {quoted(reason)}: use {', '.join(reasons)}")
+        if self.where is not None:
+            Expression(self.where, names)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, by name."""
+        changed = {part.name: getattr(self, part.name) for part in fields(self)}
+        usual = {part.name: part.default for part in fields(self)}
+        return {name: _plain(value) for name, value in changed.items() if value != usual[name]}
+
+    @classmethod
+    def restored(cls, given: Mapping[str, Any]) -> Self:
+        """Return the options of a JOB record."""
+        names = {part.name for part in fields(cls)}
+        found = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        arguments: dict[str, Any] = {name: value for name, value in found.items() if name in names}
+        return cls(**arguments)
+
+
+Options = TypeVar("Options", bound=DeskOptions)
+
+
+class RecordDesk(ABC, Generic[Options]):
+    """See the module docstring.
+
+    Args:
+        settings: of the workers.
+        topic: the decided topic.
+        published: the topic to which decisions publish.
+        rights: rights that are checked at once.
+
+    Raises:
+        BrokerError: a topic or a right is missing, or Kafka cannot be reached.
+        SettingsError: the settings of the schema registry cannot work.
+        RegistryError: the registry does not answer, or lacks a schema.
+    """
+
+    def __init__(self, settings: Settings, topic: str, published: str, *, rights: Sequence[Permission]) -> None:
+        decisions = settings.topics.decisions
+        self.topic = topic
+        self._settings = settings
+        self._framing = make_blocking_serde(settings)
+        self._partitions = check_topics(settings, (topic, published, decisions), rights=rights)
+        self._log = LogReader(settings, settings.kafka.group_id, timeout_s=TIMEOUT_S)
+        self._decision_codec = self._framing.writer(SchemaFile.DECISION, (decisions,))
+        reader = self._framing.reader(SchemaFile.DECISION)
+        self._decisions = DecisionLog(self._log, decisions, self._partitions[decisions], reader)
+
+    @abstractmethod
+    def judge(self, action: Action, options: Options, now_ms: int) -> Judge:
+        """Return the judge of a job; ``now_ms``: when it began, in Unix milliseconds."""
+
+    def scan(self, options: Options, now_ms: int) -> TopicScan:
+        """Return the scan of the topic within the bounds of the options."""
+        return TopicScan(self._settings, self.topic, options.records(now_ms), timeout_s=TIMEOUT_S)
+
+    def decided(self) -> DecidedRecords:
+        """Return the decisions about records of the topic so far."""
+        return self._decisions.read(self.topic, self._log.topic_id(self.topic))
+
+    def run(
+        self,
+        action: Action,
+        options: Options,
+        *,
+        job: str,
+        operator: str,
+        note: str,
+        per_second: float,
+        progress: Callable[[int], None],
+    ) -> JobReport:
+        """Run a job, or resume the one of this name.
+
+        Raises:
+            UsageError: the name is malformed, or a job of this name has begun with other options.
+            ProducerFenced: another job has taken over.
+            BrokerError: Kafka cannot be reached, or refuses.
+            NotJudged: records or decisions cannot be read.
+        """
+        check_job_name(job)
+        now_ms = current_ms()
+        context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
+        if self._decisions.read(context.topic, context.topic_id).job(job) is None:
+            self._check_selected(self.judge(action, options, now_ms), options, now_ms)
+        bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
+        selection = Selection(action, options.given, bounds)
+        open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
+        begun = begin_job(context, selection, decisions=self._decisions, open_writer=open_writer)
+        options = type(options).restored(begun.selection.options)
+        return Job(
+            context,
+            self.judge(action, options, begun.at_ms),
+            log=self._log,
+            decisions=self._decisions,
+            open_writer=open_writer,
+            per_second=per_second,
+            limit=options.limit,
+            patience_s=_PATIENCE_S,
+            progress=progress,
+        ).run(begun.selection)
+
+    def _check_selected(self, judge: Judge, options: Options, now_ms: int) -> None:
+        """Check that the options select a record of this group before anything is written.
+
+        Raises:
+            UsageError: they do not.
+        """
+        foreign = ""
+        for record in self.scan(options, now_ms).records():
+            verdict = judge.judge(record, None)
+            if verdict == Skip(SkipReason.FOREIGN):
+                foreign = foreign or record.source
+            elif not isinstance(verdict, NotSelected):
+                return
+        if foreign:
+            raise UsageError(f"only records of other programs are selected, such as {foreign}: check topics.*")
+        raise UsageError(f"no record of {self.topic} is selected: check the options")
+
+    def _encode(self, decision: Decision) -> bytes:
+        return self._decision_codec.encode(decision.as_fields())
+
+
+def current_ms() -> int:
+    """Return the time in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
