@@ -27,7 +27,7 @@ from stream_scorer.cli.options import (
 from stream_scorer.cli.output_formats import row_output
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
-from stream_scorer.core.desk.rejection_counts import GroupBy
+from stream_scorer.core.desk.record_counts import GroupBy
 from stream_scorer.desk.rejected import MAX_REPLAYS, RejectedDesk, RejectedOptions
 from stream_scorer.errors import UsageError
 from stream_scorer.settings import load_settings

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.discard import Discard
 from stream_scorer.core.desk.explanation import explain
 from stream_scorer.core.desk.expression import REJECTED_NAMES, Expression
-from stream_scorer.core.desk.rejected_record import parse_rejected
-from stream_scorer.core.desk.rejection_counts import GroupBy, RejectionCounts
-from stream_scorer.core.desk.replay import Discard, RejectedFilter, Replay
+from stream_scorer.core.desk.record_counts import UNKNOWN, GroupBy, RecordCounts, campaign_name
+from stream_scorer.core.desk.rejected_record import RejectionState, parse_rejected
+from stream_scorer.core.desk.replay import RejectedFilter, Replay
 from stream_scorer.core.desk.verdict import Output, Skip, SkipReason
 from stream_scorer.core.retry_topics import GROUP_HEADER
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
@@ -116,7 +117,8 @@ class RejectedDesk(RecordDesk[RejectedOptions]):
 
     def discard(self, options: RejectedOptions, now_ms: int) -> Discard:
         """Return the judge that closes rejected contacts."""
-        return Discard(self.selected(options, now_ms))
+        selected = self.selected(options, now_ms)
+        return Discard(lambda record: selected.matches(parse_rejected(record), selected.event(record)))
 
     def selected(self, options: RejectedOptions, now_ms: int) -> RejectedFilter:
         """Return the filter of the options."""
@@ -150,18 +152,20 @@ class RejectedDesk(RecordDesk[RejectedOptions]):
                 break
         return DryRun(passing, failing, skipped, -(-passing // self._settings.scoring.max_contacts))
 
-    def counts(self, options: RejectedOptions, by: GroupBy) -> RejectionCounts:
+    def counts(self, options: RejectedOptions, by: GroupBy) -> RecordCounts:
         """Count the selected records."""
         now_ms = current_ms()
         selected, decided = self.selected(options, now_ms), self.decided()
-        counts = RejectionCounts(by, options.max_replays)
+        counts = RecordCounts(by, RejectionState)
         for rejected, event in self._matching(selected, options, now_ms):
-            counts.add(rejected, event, decided.action(rejected.place))
+            state = rejected.state(decided.action(rejected.place), options.max_replays)
+            campaign = UNKNOWN if event is None else campaign_name(event.campaign_id)
+            counts.add(rejected.record, state, reason=rejected.reason, campaign=campaign)
         return counts
 
     def open(self, options: RejectedOptions) -> int:
         """Count the selected records that are not replayed or discarded yet."""
-        return self.counts(options, GroupBy.REASON).open
+        return self.counts(options, GroupBy.REASON).total(RejectionState.OPEN, RejectionState.PARKED)
 
     def waiting(self) -> dict[str, int]:
         """Return the number of deferred contacts of the group in each retry topic that has some."""

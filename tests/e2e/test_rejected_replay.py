@@ -145,7 +145,7 @@ def test_a_list_counts_states_and_a_discarded_contact_stays_closed(stage: Worker
     done = desk.call("rejected", "list")
     rows = {row["reason"]: row for row in map(json.loads, done.stdout.splitlines())}
     wrong = rows["wrong_type"]
-    assert (wrong["contacts"], wrong["replayed"], wrong["discarded"], wrong["open"], wrong["parked"]) == (6, 2, 2, 1, 1)
+    assert (wrong["records"], wrong["replayed"], wrong["discarded"], wrong["open"], wrong["parked"]) == (6, 2, 2, 1, 1)
     assert wrong["share"] == round(6 / 7, 4)
     assert rows["undecodable"]["open"] == 1
     assert {one["action"] for one in desk.decisions()} == {"DISCARDED", "REPLAYED"}

@@ -164,22 +164,6 @@ class Replay:
         return output if self._fits(output) else Skip(SkipReason.TOO_LARGE)
 
 
-class Discard:
-    """Judge that closes rejected contacts."""
-
-    action = Action.DISCARDED
-
-    def __init__(self, selected: RejectedFilter) -> None:
-        self._selected = selected
-
-    def judge(self, record: SourceRecord, action: str | None) -> Verdict:
-        """Return the verdict about a record of the rejected topic."""
-        rejected = parse_rejected(record)
-        if not self._selected.matches(rejected, self._selected.event(record)):
-            return NotSelected()
-        return Decide() if action is None else Skip(SkipReason.DONE_BEFORE)
-
-
 def values_of(rejected: RejectedRecord, event: ContactEvent | None) -> dict[str, Any]:
     """Return the values for an expression (see `stream_scorer.core.desk.expression.REJECTED_NAMES`)."""
     values: dict[str, Any] = {
