@@ -45,6 +45,10 @@ class _Commands(LazyGroup):
             "rejected": Lazy(
                 "stream_scorer.cli.rejected:app", "List, explain, repair and replay the contacts without a score."
             ),
+            "review": Lazy(
+                "stream_scorer.cli.review:app",
+                "List, explain, accept and discard the scores that a person should check.",
+            ),
             "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
             "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),

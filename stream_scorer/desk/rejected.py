@@ -156,7 +156,7 @@ class RejectedDesk(RecordDesk[RejectedOptions]):
         """Count the selected records."""
         now_ms = current_ms()
         selected, decided = self.selected(options, now_ms), self.decided()
-        counts = RecordCounts(by, RejectionState)
+        counts = RecordCounts(by, list(RejectionState))
         for rejected, event in self._matching(selected, options, now_ms):
             state = rejected.state(decided.action(rejected.place), options.max_replays)
             campaign = UNKNOWN if event is None else campaign_name(event.campaign_id)

@@ -212,6 +212,7 @@ def rights() -> str:
         "topics create": (acls.creating_rights(defaults), administered),
         "reconcile": (judge, administered),
         "rejected": (acls.rejected_desk_rights(defaults), ()),
+        "review": (acls.review_desk_rights(defaults), ()),
     }
     # The instance id is random unless it is set.
     roles = re.compile(rf"(?<=-){re.escape(defaults.kafka.instance_id)}-.*")

@@ -26,6 +26,7 @@ USERS = {
     "maker": "topics create",
     "judge": "reconcile",
     "operator": "rejected",
+    "reviewer": "review",
 }
 
 
@@ -82,6 +83,7 @@ def needed() -> set[tuple[str, acls.Right]]:
         "topics create": acls.creating_rights(settings),
         "reconcile": judge,
         "rejected": acls.rejected_desk_rights(settings),
+        "review": acls.review_desk_rights(settings),
     }
     return {(program, right) for program, some in programs.items() for right in some}
 

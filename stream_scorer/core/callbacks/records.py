@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, Score
+from stream_scorer.core.desk.decisions import DECIDED_AT_HEADER
+from stream_scorer.core.retry_topics import parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,7 @@ _NAMESPACE: Final = bytes.fromhex("6f1f1f0e6c0e5f0b9a550d3c9b0c7d11")
 # On the callbacks topic and the retry topics: the schema of callbacks has no field for it.
 THRESHOLD_HEADER: Final = "stream-scorer-threshold"
 _NUMBER: Final = re.compile(rb"[0-9]{1,3}(\.[0-9]{1,20})?(e-[0-9]{1,3})?")
+_MAX_TIME_DIGITS: Final = 15
 _NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
 
 
@@ -72,6 +75,14 @@ def read_score(codec: Codec, record: SourceRecord) -> Score | None:
         imputed_features=tuple(fields["imputed_features"]),
         batch_id=fields["batch_id"],
     )
+
+
+def age_begins_ms(score: Score) -> int:
+    """Return the time from which the age of a score counts: an accepted one may have been in review for days."""
+    for name, value in score.record.headers:
+        if name == DECIDED_AT_HEADER:
+            return max(score.scored_at_ms, parse_number(value, _MAX_TIME_DIGITS) or 0)
+    return score.scored_at_ms
 
 
 def callback_value(callback: Callback) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.framing_detector import with_framing
-from stream_scorer.core.callbacks.records import callback_id_of, read_score
+from stream_scorer.core.callbacks.records import age_begins_ms, callback_id_of, read_score
 from stream_scorer.core.callbacks.types import Callback
 from stream_scorer.core.scoring.types import Reason
 
@@ -145,7 +145,7 @@ def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: P
         if isinstance(one, Invalid):
             made.unusable.append(one)
         elif isinstance(one, Selected):
-            groups = expired if now_ms - one.score.scored_at_ms > rules.max_age_ms else fresh
+            groups = expired if now_ms - age_begins_ms(one.score) > rules.max_age_ms else fresh
             groups.setdefault((one.score.campaign_id, one.score.model_id), []).append(one)
     for contacts in fresh.values():
         for part in _parts(contacts, writer, rules, now_ms):

@@ -42,6 +42,20 @@ REJECTED_NAMES: Final[Mapping[str, Any]] = {
     "replays": _NUMBER,
     "rejected_at": DataType.DATETIME,
 }
+# The same for a score in review.
+REVIEW_NAMES: Final[Mapping[str, Any]] = {
+    "contact_id": _TEXT,
+    "event_id": _TEXT,
+    "campaign_id": _TEXT,
+    "model_id": _TEXT,
+    "model_version": _TEXT,
+    "score": _NUMBER,
+    "confidence_lower": _NUMBER,
+    "confidence_upper": _NUMBER,
+    "occurred_at": DataType.DATETIME,
+    "scored_at": DataType.DATETIME,
+    "attributes": DataType.MAPPING,
+}
 _ITEM: Final = re.compile(r"\b(features|attributes)\s*\[\s*(['\"])(.*?)\2\s*\]")
 _DOTTED: Final = re.compile(r"\b(features|attributes)\s*\.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,6 +87,14 @@ def iso_time(at_ms: int) -> str:
     if at_ms < 0:
         return ""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def time_of_ms(at_ms: int) -> datetime | None:
+    """Return Unix milliseconds as a time; None: it is outside the years 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
+    except OverflowError:
+        return None
 
 
 def _hour(at_ms: int) -> str:

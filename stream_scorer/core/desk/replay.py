@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.record_counts import time_of_ms
 from stream_scorer.core.desk.record_filter import RecordIds
 from stream_scorer.core.desk.rejected_record import (
     REPLAY_OF_HEADER,
@@ -180,7 +181,7 @@ def values_of(rejected: RejectedRecord, event: ContactEvent | None) -> dict[str,
         "event_id": event.event_id,
         "campaign_id": event.campaign_id,
         "model_version": event.model_version,
-        "occurred_at": _time_of_ms(event.occurred_at_ms),
+        "occurred_at": time_of_ms(event.occurred_at_ms),
         "features": event.features,
         "attributes": dict(event.attributes),
     }
@@ -190,11 +191,4 @@ def _time(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        return None
-
-
-def _time_of_ms(at_ms: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
-    except OverflowError:
         return None

@@ -22,6 +22,7 @@ class SkipReason(StrEnum):
     FOREIGN = "of another program or group"
     NOT_DECIDABLE = "not replayable: its value is missing or cannot be decoded"
     TOO_LARGE = "not replayable: too large for its topic"
+    ONLY_DISCARDABLE = "cannot be accepted: its score is not finite, or not from 0 to 1"
 
 
 class Output(NamedTuple):

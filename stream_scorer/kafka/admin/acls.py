@@ -95,6 +95,16 @@ def rejected_desk_rights(settings: Settings) -> tuple[Permission, ...]:
     )
 
 
+def review_desk_rights(settings: Settings) -> tuple[Permission, ...]:
+    """Return the rights that the commands ``review`` need; only ``accept`` and ``discard`` write."""
+    topics, kafka = settings.topics, settings.kafka
+    return (
+        *_all("Read", (topics.review, topics.decisions)),
+        *_all("Write", (topics.scores, topics.decisions)),
+        Permission("Write", "transactional id", f"{kafka.group_id}-desk-{topics.review}-*"),
+    )
+
+
 def creating_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that ``topics create`` needs; Describe shows when a topic is ready."""
     return (*_all("Create", settings.all_topics), *_all("Describe", settings.all_topics))

@@ -1,0 +1,170 @@
+"""``stream-scorer review``: the scores that a person should check."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from stream_scorer.cli.desk_jobs import JobChoices, job_choices, run_job
+from stream_scorer.cli.examples import with_examples
+from stream_scorer.cli.options import (
+    BatchOption,
+    ConfigOption,
+    ContactsArgument,
+    EventOption,
+    FormatOption,
+    LimitOption,
+    OutOption,
+    PartitionOption,
+    PlaceOption,
+    SinceOption,
+    UntilOption,
+)
+from stream_scorer.cli.output_formats import row_output
+from stream_scorer.cli.shared_options import sharing
+from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.record_counts import GroupBy
+from stream_scorer.desk.review import ReviewDesk, ReviewOptions
+from stream_scorer.errors import UsageError, printable
+from stream_scorer.settings import load_settings
+
+app = typer.Typer(help="List, explain, accept and discard the scores that a person should check.", no_args_is_help=True)
+
+_NAME_WIDTH = 20
+
+ReasonOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--reason", metavar="REASON", help="Only with this review reason. Repeat it for more."),
+]
+WhereOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--where", metavar="EXPR", help="Only scores for which this is true, such as: score > 0.9"),
+]
+RequiredNoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
+
+
+def selection(
+    contacts: ContactsArgument = None,
+    *,
+    reason: ReasonOption = None,
+    where: WhereOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    partition: PartitionOption = None,
+    place: PlaceOption = None,
+    event: EventOption = None,
+    batch: BatchOption = None,
+) -> ReviewOptions:
+    """Return the options that select scores in review, checked as far as they need no cluster."""
+    options = ReviewOptions(
+        contacts=tuple(contacts or ()),
+        reasons=tuple(reason or ()),
+        where=where,
+        since=since,
+        until=until,
+        limit=limit,
+        partition=partition,
+        places=tuple(place or ()),
+        events=tuple(event or ()),
+        batches=tuple(batch or ()),
+    )
+    options.check()
+    return options
+
+
+@app.command("list")
+@with_examples("review list", "review list --by campaign --since 24h", "review list --where 'score > 0.9' -o json")
+@sharing(options=selection)
+def list_(
+    options: ReviewOptions,
+    *,
+    config: ConfigOption = None,
+    by: Annotated[GroupBy, typer.Option("--by", help="Count by this.")] = GroupBy.REASON,
+    output: FormatOption = None,
+    out: OutOption = None,
+) -> None:
+    """Count the scores in review, with share, state, first, last and an example of each group."""
+    desk = ReviewDesk(load_settings(config))
+    with row_output(output, out, empty="no scores in review") as rows:
+        for row in desk.counts(options, by).rows():
+            rows.write(row)
+
+
+@app.command()
+@with_examples(
+    "review explain C-10023",
+    "review explain --place contact-scores-review/0/17",
+    "review explain --reason wide_interval --limit 3 -o json",
+)
+@sharing(options=selection)
+def explain(
+    options: ReviewOptions, *, config: ConfigOption = None, output: FormatOption = None, out: OutOption = None
+) -> None:
+    """Explain why scores are in review: score and bounds, each reason with its limit, and how to decide.
+
+    Text, unless --output or --out is given.
+    """
+    if not options.given:
+        raise UsageError("name a contact, or select records with an option such as --reason or --place")
+    settings = load_settings(config)
+    found = list(ReviewDesk(settings).explanations(options))
+    if not found:
+        raise UsageError(f"no record of {settings.topics.review} is selected: check the contact id and the options")
+    if output is None and out is None:
+        for one in found:
+            typer.echo("\n".join(_lines(one)))
+        return
+    with row_output(output, out) as rows:
+        for one in found:
+            rows.write(one)
+
+
+@app.command()
+@with_examples(
+    "review accept C-10023 --note 'interval checked by hand' --yes",
+    "review accept --reason wide_interval --where 'score > 0.9' --note 'campaign lead agreed' --yes",
+    "review accept --since 24h --job monday-review --note 'reviewed' --yes",
+)
+@sharing(options=selection, choices=job_choices)
+def accept(
+    options: ReviewOptions, choices: JobChoices, *, note: RequiredNoteOption, config: ConfigOption = None
+) -> None:
+    """Publish scores in review on the scores topic, each exactly once, and so trigger their callbacks.
+
+    Scores that are not finite, or not from 0 to 1, can only be discarded. The age of an accepted score counts from the
+    decision, so one that waited for days is called, too.
+    """
+    settings = load_settings(config)
+    desk = ReviewDesk(settings)
+    choices.confirm(lambda: f"{desk.open(options, GroupBy.REASON):,} scores are open. Accept those that can be?")
+    run_job(partial(desk.run, Action.ACCEPTED, options, note=note), settings, "accept", choices)
+
+
+@app.command()
+@with_examples(
+    "review discard C-10023 --note 'not a customer any more' --yes",
+    "review discard --reason score_out_of_range --note 'model defect of 12 May' --yes",
+    "review discard --until 72h --note 'too old to call' --yes",
+)
+@sharing(options=selection, choices=job_choices)
+def discard(
+    options: ReviewOptions, choices: JobChoices, *, note: RequiredNoteOption, config: ConfigOption = None
+) -> None:
+    """Close scores in review for good, with a reason: nothing is published, and the records stay on their topic."""
+    settings = load_settings(config)
+    desk = ReviewDesk(settings)
+    choices.confirm(lambda: f"{desk.open(options, GroupBy.REASON):,} scores would be closed for good. Discard them?")
+    run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
+
+
+def _lines(one: dict[str, Any]) -> list[str]:
+    lines = [f"{one['place']}  {one['state']}"]
+    for name, value in one.items():
+        if name in ("place", "state"):
+            continue
+        shown = "; ".join(f"{reason}: {rule}" for reason, rule in value.items()) if isinstance(value, dict) else value
+        lines.append(printable(f"  {name.replace('_', ' '):<{_NAME_WIDTH}}{shown}"))
+    return [*lines, ""]
