@@ -100,6 +100,13 @@ class DeskHarness:
         assert all(key == decision["place"].encode() for key, decision in found)
         return [decision for _, decision in found if decision["action"] != "JOB"]
 
+    def decide(self, decisions: Iterable[dict[str, Any]]) -> None:
+        """Puts decisions on their topic, which no job has made."""
+        producer = Producer({"bootstrap.servers": self.stage.bootstrap_servers, "linger.ms": 0})
+        for one in decisions:
+            producer.produce(self.topic, DECISION.encode(one), one["place"].encode())
+        assert producer.flush(PATIENCE_S) == 0
+
     def reject(self, values: Iterable[tuple[str, bytes | None]], reason: str = "wrong_type", **headers: str) -> int:
         """Puts records on the rejected topic as a worker does; each is said to come from its own offset."""
         producer = Producer(

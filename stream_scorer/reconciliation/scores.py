@@ -20,6 +20,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.desk.decisions import DECISION_HEADER
+from stream_scorer.core.reconciliation.decisions import PublishedRecord
 from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Reconciliation, RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, GROUP_HEADER, SOURCE_HEADER
@@ -28,6 +30,7 @@ from stream_scorer.kafka.admin.acls import reconciling_rights
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 from stream_scorer.kafka.registry.serde import make_blocking_serde
+from stream_scorer.reconciliation.decisions import DecisionReading, replayed_record
 from stream_scorer.reconciliation.group_input import GroupInput
 from stream_scorer.reconciliation.topic_reader import Queues, Reading, RegistryCheck, gap_notes, gaps_of
 from stream_scorer.schema_files import SchemaFile
@@ -35,6 +38,7 @@ from stream_scorer.schema_files import SchemaFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from stream_scorer.core.reconciliation.decisions import DecisionReconciliation
     from stream_scorer.core.reconciliation.score_report import Report
     from stream_scorer.kafka.consumer.log_reader import Record
     from stream_scorer.kafka.registry.serde import Serde
@@ -78,10 +82,12 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     group_input.check_identity()
     queues = Queues(log, group_id, retries)
     taken = queues.taken()
+    decisions = DecisionReading(settings, log, framing)
     outputs = {name: log.extents(name, partitions[name]) for name in settings.topics.scoring[1:]}
     kept = {name: log.extents(name, count) for name, count in retries.items()}
     for name, extents in (*outputs.items(), *kept.items()):
         log.wait_for_last_stable_offset(name, extents)
+    decisions.wait()
     waiting = {name: _from(taken, name, extents) for name, extents in kept.items()}
     checked = group_input.read_ends()
     gaps = gaps_of(log, outputs)
@@ -97,17 +103,32 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         compacted=log.is_compacted(topic),
         since_ms=start.since_ms,
     )
-    reading = Reading(log, {topic: group_input.readable(checked), **outputs, **waiting}, progress)
+    inputs = group_input.readable(checked)
+    decisions.read_ends()
+    reading = Reading(log, {topic: inputs, **outputs, **waiting, **decisions.extents}, progress)
     wanted = RegistryCheck(settings)
+    decided = decisions.reconciliation({topic: inputs, **outputs}, start.since_ms)
     for record in reading.records(topic):
         judge.input(record.partition, record.offset, _content(record))
-    _read_outputs(settings, reading, judge, framing, wanted)
+        if record.headers and (marked := replayed_record(topic, settings.topics.rejected, record)) is not None:
+            decided.published(marked)
+    _read_outputs(settings, reading, _Judges(judge, decided, wanted), framing)
     _read_retries(reading, judge, group_id, queues)
+    decisions.read(reading, decided)
+    decided.close(judge.findings)
     committed = group_input.committed_now()
     notes = (*group_input.notes(), *gap_notes(outputs, gaps), *_deleted_retries(taken, kept))
     report = judge.result(committed, notes)
     wanted.check(report)
     return report
+
+
+class _Judges(NamedTuple):
+    """What examines each record of an output topic."""
+
+    scores: Reconciliation
+    decisions: DecisionReconciliation
+    registry: RegistryCheck
 
 
 def _codecs(framing: Serde) -> Codecs:
@@ -124,16 +145,24 @@ def _topics_of(settings: Settings) -> dict[Kind, str]:
 
 
 def _read_outputs(
-    settings: Settings, reading: Reading, judge: Reconciliation, framing: Serde, wanted: RegistryCheck
+    settings: Settings,
+    reading: Reading,
+    judges: _Judges,
+    framing: Serde,
 ) -> None:
     """Read each topic once, even if it has several uses."""
+    judge, decided, wanted = judges
     topics = settings.topics
     for name in topics.scoring[1:]:
         kind_of = _classifier([kind for kind, topic in _topics_of(settings).items() if topic == name], framing)
         for record in reading.records(name):
             place = RecordLocation(name, record.partition, record.offset)
             names = _names(record)
-            if names.source is not None and kind_of is not None:
+            if names.source is not None and names.decision_id and name == topics.scores:
+                wanted.observe(record, name)
+                decided.published(PublishedRecord(place, decision_id=names.decision_id))
+                judge.accepted(names.source, place, _content(record), written_ms=record.timestamp_ms)
+            elif names.source is not None and kind_of is not None:
                 if names.reason is None:
                     wanted.observe(record, name)
                 judge.output(
@@ -196,10 +225,11 @@ class _Names(NamedTuple):
     was_deferred: bool
     reason: str | None
     truncated: bool
+    decision_id: str
 
 
 def _names(record: Record) -> _Names:
-    source, batch_id, was_deferred, reason, truncated = None, "", False, None, False
+    source, batch_id, was_deferred, reason, truncated, decision_id = None, "", False, None, False, ""
     for name, value in record.headers:
         if name == SOURCE_HEADER and source is None:
             source = _text(value)
@@ -211,7 +241,9 @@ def _names(record: Record) -> _Names:
             reason = _text(value)
         elif name == _TRUNCATED:
             truncated = True
-    return _Names(source, batch_id, was_deferred, reason, truncated)
+        elif name == DECISION_HEADER:
+            decision_id = _text(value)
+    return _Names(source, batch_id, was_deferred, reason, truncated, decision_id)
 
 
 def _content(record: Record) -> Content:

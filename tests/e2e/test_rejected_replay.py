@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from desk_harness import DeskHarness, each_once
-from scoring_harness import FEATURES, PATIENCE_S, SCORE, ScoringHarness, contact, event, wait_until
+from scoring_harness import FEATURES, PATIENCE_S, SCORE, Input, ScoringHarness, contact, event, wait_until
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker
@@ -56,6 +56,24 @@ def test_a_repaired_contact_ends_as_one_score(stage: WorkerHarness) -> None:
     again = desk.row("rejected", "replay", "C-1", "--set", "previous_calls=7", "--yes")
     assert (again["decided"], again["skipped"]) == (0, {"decided before": 1})
     each_once([row for row in desk.rows(stage.topics["features"]) if "stream-scorer-replays" in row.headers], "own")
+    assert desk.call("reconcile").returncode == 0
+
+    # Planted: the same replay by another program, a second decision, and a decision whose record is not there.
+    plain = {name: value for name, value in replayed.headers.items() if name != "own"}
+    stage.produce([Input(b"C-1", replayed.value, headers=list(plain.items()))])
+    worker = stage.start_ready()
+    stage.wait_done(needs=worker)
+    worker.stop()
+    nowhere = {**decision, "place": f"{stage.topics['rejected']}/0/99", "result_place": replayed.place[:-1] + "0"}
+    desk.decide([decision, nowhere])
+    done = desk.call("reconcile", "--json")
+    assert done.returncode == 1
+    counts = json.loads(done.stdout)["counts"]
+    assert {kind: count for kind, count in counts.items() if count} == {
+        "decided_twice": 1,
+        "not_decided": 1,
+        "not_published": 1,
+    }
 
 
 def bad_contacts(number: int) -> list[tuple[str, bytes | None]]:

@@ -109,14 +109,14 @@ def digest_input(decoder: ContactDecoder, content: Content) -> InputDigest:
     )
 
 
-def digest_score(codec: Codec, content: Content, known: InputDigest | None, *, is_review: bool) -> OutputDigest:
+def digest_score(codec: Codec, content: Content, known: InputDigest | None, *, is_review: bool | None) -> OutputDigest:
     """Compare a record of the scores or review topic with its input.
 
     Args:
         codec: of ``ContactScore``.
         content: the record.
         known: its input; None: it is not in the log.
-        is_review: it is on the review topic.
+        is_review: it is on the review topic; None: it was accepted, so any numbers are allowed on the scores topic.
     """
     try:
         fields = codec.decode(content.value)
@@ -196,6 +196,11 @@ def differences(output: int, audit: int, *, rejected: bool) -> str:
     return " and ".join(parts)
 
 
+def is_other_score(one: int, other: int) -> bool:
+    """Return whether two words of `digest_score` are those of other scores or bounds."""
+    return bool(one and other and (one ^ other) & _HIGH)
+
+
 def contact_digest(contact_id: str) -> int:
     """Return the digest of a contact id in the form of an audit entry; never 0."""
     return hash(audited_id(contact_id)) & _WORD or 1
@@ -228,12 +233,14 @@ def _event_word(event_id: str, campaign_id: str | None, at_ms: int, attributes: 
     return _word(hash(event_id), hash((campaign_id, at_ms, frozenset(attributes.items()))))
 
 
-def _misplaced(fields: Mapping[str, Any], *, is_review: bool) -> list[str]:
+def _misplaced(fields: Mapping[str, Any], *, is_review: bool | None) -> list[str]:
     reasons = fields["review_reasons"]
     if is_review:
         return [] if reasons else ["it stands in review without review_reasons"]
     if reasons:
         return ["it has review_reasons and does not stand in review"]
+    if is_review is None:
+        return []
     odd = _RULES.review_reasons(fields["score"], fields["confidence_lower"], fields["confidence_upper"])
     return ["its score or bounds have to stand in review"] if _ALWAYS_REVIEWED.intersection(odd) else []
 

@@ -33,6 +33,9 @@ class FindingKind(StrEnum):
     LOST = "lost"
     WAITING_TWICE = "waiting_twice"
     WAITING_AND_FINISHED = "waiting_and_finished"
+    DECIDED_TWICE = "decided_twice"
+    NOT_DECIDED = "not_decided"
+    NOT_PUBLISHED = "not_published"
 
 
 class Judgement(StrEnum):

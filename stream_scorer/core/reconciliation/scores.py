@@ -125,7 +125,13 @@ class Reconciliation:
         self._findings = Findings(max_findings)
         self._packed_offsets = PackedOffsets()
         self._verifiers: dict[int, ChainVerifier] = {}
+        self._accepted: dict[str, tuple[RecordLocation, int]] = {}
         self._before = self._foreign = self._audit_events = 0
+
+    @property
+    def findings(self) -> Findings:
+        """The findings so far; others may be added before `result`."""
+        return self._findings
 
     def input(self, partition: int, offset: int, content: Content) -> None:
         """Add a record of the features topic, read as read_committed; call it before any output."""
@@ -190,6 +196,48 @@ class Reconciliation:
         self._add_differences(digest, source, place)
         stated = _Stated(batch_id, digest.word)
         self._compare(inputs, slot, source, stated, output=kind, audit=(state & AUDIT) >> AUDIT_SHIFT)
+
+    def accepted(self, source: str, place: RecordLocation, content: Content, *, written_ms: int = _LATEST_MS) -> None:
+        """Add a record of the scores topic that a decision has published: a score that was in review.
+
+        Args:
+            source: its header ``stream-scorer-source``.
+            place: its location.
+            content: its key and value.
+            written_ms: its Kafka timestamp.
+        """
+        found = self._find(source, written_ms)
+        if found is None:
+            self._foreign += 1
+            return
+        inputs, offset = found
+        if offset < inputs.start:
+            self._before += 1
+            return
+        if source in self._accepted:
+            what = f"was accepted once more, after {self._accepted[source][0]}"
+            self._findings.add(Finding(FindingKind.DOUBLED, source, what, str(place)))
+            return
+        known = inputs.digest(inputs.index_of(offset))
+        digest = outcome_values.digest_score(self._codecs.score, content, known, is_review=None)
+        self._add_differences(digest, source, place)
+        self._accepted[source] = place, digest.word
+
+    def _close_accepted(self) -> None:
+        """Compare each accepted score with the outcome of its input, which must be in review."""
+        for source, (place, word) in self._accepted.items():
+            found = self._find(source, _LATEST_MS)
+            if found is None:
+                continue
+            inputs, offset = found
+            slot = inputs.index_of(offset)
+            output = inputs.states[slot] & OUTPUT
+            if output and output != Kind.REVIEW:
+                what = f"was accepted, although its outcome is {Kind(output).name}"
+                self._findings.add(Finding(FindingKind.WRONG_OUTCOME, source, what, str(place)))
+            elif output and outcome_values.is_other_score(inputs.values[slot], word):
+                what = "score or bounds: accepted score and review are not the same"
+                self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, str(place)))
 
     def _digest(self, kind: Kind, content: Content, known: InputDigest | None) -> OutputDigest:
         if kind is Kind.REJECTED:
@@ -319,6 +367,7 @@ class Reconciliation:
             committed: the committed offset of each partition after all outputs were read.
             notes: the limits of the report.
         """
+        self._close_accepted()
         partitions = tuple(
             self._closed(number, inputs, committed.get(number, inputs.committed))
             for number, inputs in self._inputs.items()

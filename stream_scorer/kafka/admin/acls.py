@@ -112,7 +112,8 @@ def creating_rights(settings: Settings) -> tuple[Permission, ...]:
 
 def reconciling_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that ``reconcile`` needs for scores; `reconciling_callbacks_rights` has those for callbacks."""
-    return (*_all("Read", settings.scoring_topics), Permission("Describe", "group", settings.kafka.group_id))
+    topics = (*settings.scoring_topics, settings.topics.decisions)
+    return (*_all("Read", topics), Permission("Describe", "group", settings.kafka.group_id))
 
 
 def reconciling_callbacks_rights(settings: Settings) -> tuple[Permission, ...]:
