@@ -11,9 +11,12 @@ from desk_harness import DeskHarness
 from scoring_harness import PATIENCE_S, SCORE, ScoringHarness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from callbacks_harness import CallbacksHarness
     from kafka_fixture import Broker
+
+    from stream_scorer.local.receiver import Receiver
 
 pytestmark = pytest.mark.kafka
 
@@ -129,3 +132,19 @@ def test_wrong_input_is_one_line_and_changes_nothing(desk: DeskHarness, argument
     assert words in line
     assert desk.rows(desk.topic) == []
     assert desk.rows(desk.stage.topics["scores"]) == []
+
+
+def test_an_accepted_score_of_three_days_ago_is_called_once(
+    desk: DeskHarness, make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
+) -> None:
+    campaign = make_campaign(receiver.environment())
+    put_in_review(desk, [score("C-1"), score("C-2", score=0.2)])
+    worker = campaign.start(callbacks__max_age_s="3600")
+    scores = campaign.topics["scores"]
+    arguments = ("review", "accept", "--note", "checked", "--yes", "--job", "monday")
+    assert desk.row(*arguments, topics__scores=scores)["decided"] == 2
+    assert desk.row(*arguments, topics__scores=scores)["decided"] == 0
+    campaign.wait_receipts(1, needs=worker)
+    assert worker.stop() == 0
+    assert [receipt["outcome"] for receipt in campaign.receipts()] == ["DELIVERED"]
+    assert receiver.contacts() == {"C-1": 1}
