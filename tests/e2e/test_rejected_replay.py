@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import TopicPartition
 from desk_harness import DeskHarness, each_once
 from scoring_harness import FEATURES, PATIENCE_S, SCORE, Input, ScoringHarness, contact, event, wait_until
 
@@ -84,6 +86,64 @@ def test_kills_and_two_jobs_at_once_replay_each_record_once(stage: WorkerHarness
     """`make chaos` has 100,000 records and 50 kills."""
     desk = DeskHarness(stage)
     replay_with_kills(desk, records=2_000, kills=5, per_second=60)
+
+
+@pytest.mark.slow
+def test_fifty_kills_of_a_job_with_a_hundred_thousand_records(stage: WorkerHarness) -> None:
+    replay_with_kills(DeskHarness(stage), records=100_000, kills=50, per_second=300)
+
+
+@pytest.mark.slow
+def test_a_live_worker_is_not_slowed_down_by_a_job(stage: WorkerHarness) -> None:
+    """The p99 from a live contact to its score, beside a job at its default rate, is at most twice that without it."""
+    desk = DeskHarness(stage)
+    worker = stage.start_ready()
+    alone = p99_s(desk, "A")
+    desk.reject(bad_contacts(20_000))
+    job = desk.start("rejected", "replay", "--set", "previous_calls=3", "--yes")
+    wait_until(lambda: "stream-scorer-replays" in last_headers(desk), "the job to replay")
+    beside = p99_s(desk, "B")
+    was_running = job.poll() is None
+    job.kill()
+    job.communicate(timeout=PATIENCE_S)
+    worker.stop()
+    assert was_running, "the job ended before the measurement did"
+    print(f"p99 {alone * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside a job")  # noqa: T201 - the measurement
+    assert beside <= 2 * alone
+
+
+def last_headers(desk: DeskHarness) -> dict[str, bytes | None]:
+    return desk.rows(desk.stage.topics["features"])[-1].headers
+
+
+def p99_s(desk: DeskHarness, prefix: str, *, seconds: int = 20, per_second: int = 20) -> float:
+    """The p99 of the time from sending a contact to reading its committed score, in seconds."""
+    stage = desk.stage
+    sent: dict[bytes, float] = {}
+    took: dict[bytes, float] = {}
+    wanted = {f"{prefix}-{n}".encode() for n in range(seconds * per_second)}
+    with stage.reader() as reader:
+        ends = [
+            TopicPartition(stage.topics[kind], number, offset)
+            for kind in ("scores", "review")
+            for number, offset in stage.ends(kind).items()
+        ]
+        reader.assign(ends)
+        began = time.monotonic()
+        for number in range(seconds * per_second):
+            one = contact(f"{prefix}-{number}")
+            while time.monotonic() < began + number / per_second:
+                for message in reader.consume(100, 0.005):
+                    took.setdefault(message.key() or b"", time.monotonic())
+            sent[one.key or b""] = time.monotonic()
+            stage.produce([one])
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not wanted <= set(took):
+            assert time.monotonic() < give_up_at
+            for message in reader.consume(100, 0.01):
+                took.setdefault(message.key() or b"", time.monotonic())
+    times = sorted(took[key] - sent[key] for key in wanted)
+    return times[int(len(times) * 0.99)]
 
 
 def written(desk: DeskHarness) -> int:

@@ -61,7 +61,7 @@ def test_the_headers_are_those_of_the_contract_and_of_the_code() -> None:
     assert described == listed
     ends = (
         "error-[a-z]+|source|batch|failed-rounds|last-status|unanswered|threshold|traceparents|deferred|not-before|group"
-        "|held|replays|replay-of"
+        "|held|replays|replay-of|decision|decided-at"
     )
     named = re.compile(rf'(?:f"\{{HEADER_PREFIX\}}|"stream-scorer-)({ends})"')
     code = "".join(path.read_text() for path in (REPOSITORY / "stream_scorer").rglob("*.py"))
