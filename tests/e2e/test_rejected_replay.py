@@ -89,6 +89,7 @@ def test_kills_and_two_jobs_at_once_replay_each_record_once(stage: WorkerHarness
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fifty_kills_of_a_job_with_a_hundred_thousand_records(stage: WorkerHarness) -> None:
     replay_with_kills(DeskHarness(stage), records=100_000, kills=50, per_second=300)
 
@@ -98,6 +99,7 @@ def test_a_live_worker_is_not_slowed_down_by_a_job(stage: WorkerHarness) -> None
     """The p99 from a live contact to its score, beside a job at its default rate, is at most twice that without it."""
     desk = DeskHarness(stage)
     worker = stage.start_ready()
+    p99_s(desk, "warm", seconds=5)
     alone = p99_s(desk, "A")
     desk.reject(bad_contacts(20_000))
     job = desk.start("rejected", "replay", "--set", "previous_calls=3", "--yes")
