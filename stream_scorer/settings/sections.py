@@ -211,7 +211,7 @@ class ScoringSettings(Section):
     max_uncommitted: Annotated[Count, Field(le=10_000_000)] = 16_000
     """Contacts that are read and not committed: the maximum that a crash can cost."""
     commit_interval_ms: Milliseconds = 200
-    """Milliseconds between transactions while there are outcomes to commit."""
+    """Milliseconds between transactions at most, while there are outcomes to commit."""
     revoke_wait_s: SecondsOrZero = 5
     """Seconds that a rebalance waits for responses about revoked partitions."""
     shutdown_timeout_s: SecondsOrZero = 25

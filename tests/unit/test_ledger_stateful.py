@@ -286,6 +286,7 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = [one for mine in self.mine.values() for one in mine.rows]
         assert self.ledger.uncommitted == len(rows)
         assert self.ledger.uncommitted_bytes == sum(size_of(one) for one in rows)
+        assert self.ledger.committable_count() == sum(len(head.outcomes) for head in self.ledger.committable(10_000))
 
     @invariant()
     def everything_unfinished_is_being_seen_to(self) -> None:

@@ -140,11 +140,16 @@ class Harness:
         for partition in partitions:
             self.ledger.assign(partition, start_offset=0, next_offset=0)
         self.committed: Counter[Partition] = Counter()
+        anything.flush = self.commit
+        anything.in_flight = anything.batched = 0
 
     def round(self) -> None:
         """One round of the loop, and the transaction that ends it."""
         self.now += 0.01
         self.worker._poll()
+        self.commit()
+
+    def commit(self) -> None:
         heads = self.ledger.committable(WINDOW)
         for head in heads:
             self.committed[head.partition] += len(head.outcomes)
@@ -159,6 +164,30 @@ def test_a_blocked_partition_does_not_take_the_window_of_the_others() -> None:
     assert harness.committed[BLOCKED] == 0
     assert WINDOW / 8 <= harness.ledger.size(BLOCKED)[0] <= WINDOW / 8 + WINDOW / 4
     assert min(harness.committed[partition] for partition in PARTITIONS[1:]) >= 400 * WINDOW / 8
+
+
+def test_outcomes_that_others_wait_for_are_committed_before_the_interval_ends() -> None:
+    harness = Harness(examine=lambda record, _: rejected(record))
+    for _ in range(20):
+        harness.worker._process()  # the transactions of the interval are not part of it
+    assert min(harness.committed[partition] for partition in PARTITIONS) >= WINDOW / 4
+
+
+def test_few_outcomes_wait_for_the_end_of_the_interval() -> None:
+    finished: list[SourceRecord] = []
+
+    def examine_few(record: SourceRecord, now_ms: int) -> Contact | Rejected:
+        del now_ms
+        if record.partition == BLOCKED.number and record.offset < WINDOW / 8:
+            finished.append(record)
+            return rejected(record)
+        return contact(f"c-{record.partition}-{record.offset}", source=record)
+
+    harness = Harness(examine=examine_few)
+    for _ in range(20):
+        harness.worker._process()
+    assert finished
+    assert not harness.committed
 
 
 def test_headers_count_as_memory() -> None:

@@ -21,8 +21,10 @@ A transaction whose outcome is unknown changes nothing here until ``resolve`` ge
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, NamedTuple, cast
 
 from stream_scorer.core.exactly_once.outcome_cache import OutcomeCache, OutcomeT
@@ -223,6 +225,15 @@ class OffsetLedger(Generic[OutcomeT]):
     def has_committable(self) -> bool:
         """Return whether there is anything to publish."""
         return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._assigned.values())
+
+    def committable_count(self) -> int:
+        """Return the number of outcomes that can be published now."""
+        count = 0
+        for owned in self._assigned.values():
+            first = next(iter(owned.pending), None)  # records are read, and so added, in order
+            rows = owned.rows
+            count += len(rows) if first is None else bisect_left(rows, first, key=attrgetter("offset"))
+        return count
 
     def committable(self, limit: int, max_bytes: float = math.inf) -> list[CommittableBatch[OutcomeT]]:
         """Return the committable batches within the limits of outcomes and record bytes; they stay in the ledger.
