@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,45 @@ def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
             "the records that were written while reading was paused",
         )
         assert is_end(3)
+    finally:
+        source.close()
+
+
+def test_a_paused_partition_goes_on_at_its_offset_without_gap_or_repeat(broker: Broker) -> None:
+    """Whatever was read behind the offset, and fetched between the resume and the seek, does not count."""
+    topic, amount = f"pauses-{uuid.uuid4().hex[:8]}", 20_000
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 3, 1)])[topic].result()
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "queue.buffering.max.messages": 100_000})
+    for number in range(3):
+        for _ in range(amount):
+            producer.produce(topic, b"x" * 100, partition=number)
+    assert producer.flush(60) == 0
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, group_id=topic)
+    source = GroupConsumer(consumer_config(Settings(kafka=kafka)), [topic], wait=lambda _: True)
+    source.subscribe(Owner())
+    chance = random.Random(7)  # noqa: S311 - the same pauses in every run
+    paused: dict[Partition, int] = {}
+    next_offsets = [0, 0, 0]
+
+    def read_on() -> bool:
+        for partition, offset in list(paused.items()):
+            if (chance.random() < 0.2 or len(paused) == 3) and source.resume_from(partition, offset):
+                del paused[partition]
+        for record in source.read(1_000, 0.02):
+            partition = Partition(record.topic, record.partition)
+            if partition in paused:
+                continue
+            assert record.offset == next_offsets[record.partition], "a gap, or a repeated record"
+            if chance.random() < 0.001:
+                paused[partition] = record.offset
+                source.pause_partition(partition)
+            else:
+                next_offsets[record.partition] += 1
+        return next_offsets == [amount] * 3
+
+    try:
+        wait_until(read_on, "all records", 60.0)
     finally:
         source.close()
 

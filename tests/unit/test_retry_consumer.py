@@ -184,6 +184,33 @@ def test_a_retry_partition_is_held_back_and_read_again_from_its_head(group: Grou
     assert group.retries.positions[head] == 7
 
 
+def test_a_seek_follows_the_resume_since_only_a_seek_begins_to_fetch(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group.assign(1)
+    head = Partition("retry-1", 1)
+    group.source.pause_partition(head)
+    paused_at_seek: list[set[Partition]] = []
+    monkeypatch.setattr(group.retries, "seek", lambda _: paused_at_seek.append(set(group.retries.paused)))
+    assert group.source.resume_from(head, 7)
+    assert paused_at_seek == [set()]
+
+
+def test_a_partition_without_a_seek_stays_paused(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: TopicPartition) -> None:
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    group.assign(1)
+    head = Partition("retry-1", 1)
+    group.source.pause_partition(head)
+    with monkeypatch.context() as patch:
+        patch.setattr(group.retries, "seek", fail)
+        assert not group.source.resume_from(head, 7)
+    assert group.retries.paused == {head}
+    assert group.source.resume_from(head, 7)
+    assert group.retries.positions[head] == 7
+
+
 def test_partitions_that_are_added_are_found_without_a_rebalance(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     group.assign(1)
     monkeypatch.setattr(Client, "counts", {**COUNTS, "retry-2": 6})

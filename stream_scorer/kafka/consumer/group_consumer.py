@@ -192,15 +192,18 @@ class GroupConsumer:
         """
         if partition not in self._paused_partitions:
             return True  # revoked in the meantime; a new assignment is read from its commit
+        client = self._client_of(partition)
+        if not self._paused:
+            client.resume([TopicPartition(*partition)])
         try:
-            # Seek while it is paused: the pause stores the position to resume from, and the seek replaces it.
-            self._client_of(partition).seek(TopicPartition(*partition, offset))
+            # Behind the resume: librdkafka begins to fetch at once after a seek only. After a resume it waits until
+            # another event wakes its broker thread. What it has fetched from the former position is discarded.
+            client.seek(TopicPartition(*partition, offset))
         except KafkaException:
+            client.pause([TopicPartition(*partition)])
             return False
         self._end_of_partition.seek(partition, offset)
         self._paused_partitions.discard(partition)
-        if not self._paused:
-            self._client_of(partition).resume([TopicPartition(*partition)])
         return True
 
     def group_metadata(self) -> Any | None:
