@@ -279,3 +279,18 @@ def test_a_worker_in_kubernetes(worker: dict[str, Any], tmp_path: Path) -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert str(Path(container["args"][2]).parent) in mounts
+
+
+def test_the_reconciliation_in_kubernetes() -> None:
+    [job] = [document for document in MANIFESTS if document["kind"] == "CronJob"]
+    spec = job["spec"]["jobTemplate"]["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    assert command_exists(container["args"][:1])
+    assert (job["spec"]["concurrencyPolicy"], spec["backoffLimit"], pod["restartPolicy"]) == ("Forbid", 0, "Never")
+    for worker in WORKERS:
+        theirs = worker["spec"]["template"]["spec"]
+        assert pod["securityContext"] == theirs["securityContext"]
+        assert container["securityContext"] == theirs["containers"][0]["securityContext"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(Path(container["args"][2]).parent) in mounts
