@@ -208,6 +208,8 @@ class Job:
                 doubtful.clear()
                 self._decided += len(batch)
                 self._progress(self._decided)
+                if writer.is_suspect:
+                    raise BrokerUnavailable(f"the brokers answer late: resume the job with --job {context.job}")
                 self._pace(len(batch))
         finally:
             writer.close()

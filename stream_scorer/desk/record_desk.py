@@ -112,7 +112,7 @@ class RecordDesk(ABC, Generic[Options]):
         settings: of the workers.
         topic: the decided topic.
         published: the topic to which decisions publish.
-        rights: rights that are checked at once.
+        rights: rights of all commands; those to read are checked at once, the others before a job.
 
     Raises:
         BrokerError: a topic or a right is missing, or Kafka cannot be reached.
@@ -125,7 +125,9 @@ class RecordDesk(ABC, Generic[Options]):
         self.topic = topic
         self._settings = settings
         self._framing = make_blocking_serde(settings)
-        self._partitions = check_topics(settings, (topic, published, decisions), rights=rights)
+        self._rights = rights
+        reading = [right for right in rights if right.operation == "Read"]
+        self._partitions = check_topics(settings, (topic, published, decisions), rights=reading)
         self._log = LogReader(settings, settings.kafka.group_id, timeout_s=TIMEOUT_S)
         self._decision_codec = self._framing.writer(SchemaFile.DECISION, (decisions,))
         reader = self._framing.reader(SchemaFile.DECISION)
@@ -163,6 +165,7 @@ class RecordDesk(ABC, Generic[Options]):
             NotJudged: records or decisions cannot be read.
         """
         check_job_name(job)
+        check_topics(self._settings, self._partitions, rights=self._rights)
         now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         if self._decisions.read(context.topic, context.topic_id).job(job) is None:

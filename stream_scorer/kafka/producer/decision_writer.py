@@ -16,6 +16,7 @@ from stream_scorer.errors import BrokerError, BrokerRefused, BrokerUnavailable, 
 from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.blocking_calls import CallTimedOutError
 from stream_scorer.kafka.client.config import producer_config, silent_logger
+from stream_scorer.kafka.producer.factory import LATE_SHARE
 from stream_scorer.kafka.producer.records import OutRecord
 from stream_scorer.kafka.producer.sink import FENCED
 from stream_scorer.kafka.producer.transactional_producer import CLIENT_ERRORS, ProducerSession, kafka_error_of
@@ -47,6 +48,10 @@ class DecisionWriter:
         subject: the decided partition, ``topic/partition``, or the place of a job.
         encode: the value of a decision.
 
+    Attributes:
+        is_suspect: whether the writer must be replaced although its last transaction is committed: a request of it may
+            reach the brokers late, and end the next one (see `kafka.producer.sink`).
+
     Raises:
         BrokerUnavailable: on construction; the brokers did not confirm the producer in time.
         BrokerRefused: on construction; a right is missing.
@@ -59,6 +64,8 @@ class DecisionWriter:
         self._id = transactional_id(settings, subject)
         self._config = _config(settings, self._id)
         self._places: dict[int, tuple[int, int]] = {}
+        self._late_s = LATE_SHARE * self._config["socket.timeout.ms"] / 1000
+        self.is_suspect = False
         self._session = ProducerSession(self._config, _COMMIT_S, self._on_delivered)
         self._open()
 
@@ -95,13 +102,14 @@ class DecisionWriter:
             self._check_delivered(decided, outputs)
             written = self._with_results(decided)
             session.append([self._record(one) for one in written], first_index=len(outputs))
-            session.commit_records()
+            commit_s = session.commit_records()
         except (CallTimedOutError, *CLIENT_ERRORS) as error:
             session.flush_delivery_reports()
             failed: BrokerError = self._refused(decided, outputs) or self._translated(error)
         except BrokerError as error:
             failed = error
         else:
+            self.is_suspect = session.unsafe_to_reuse or commit_s >= self._late_s
             return written
         # Outside the handler: the traceback of an error holds the client (see `kafka.producer.sink`).
         session.abort()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 # Share of the socket time-out after which librdkafka may have repeated an EndTxn (see kafka.producer.sink).
-_LATE_SHARE: Final = 0.9
+LATE_SHARE: Final = 0.9
 _COMMIT_BUDGET_S: Final = 20.0
 
 
@@ -66,7 +66,7 @@ def make_sink(
         config,
         monotonic=monotonic,
         commit_budget_s=_COMMIT_BUDGET_S,
-        late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
+        late_s=LATE_SHARE * config["socket.timeout.ms"] / 1000,
         own_timeout_s=config["transaction.timeout.ms"] / 2000,
         in_time_s=min(config[name] for name in ("delivery.timeout.ms", "transaction.timeout.ms")) / 2000,
         on_refused=read_limits_again,
