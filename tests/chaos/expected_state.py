@@ -99,10 +99,13 @@ class ExpectedState:
         return [(row, AUDIT.decode(row.value)) for row in self.rows["audit"]]
 
 
-def read_books(arena: ScoringHarness, campaign_topics: Mapping[str, str] | None = None) -> ExpectedState:
-    """Reads everything, once no worker is at work and no transaction is open."""
+def read_books(
+    arena: ScoringHarness, campaign_topics: Mapping[str, str] | None = None, decisions: str | None = None
+) -> ExpectedState:
+    """Reads everything, once no worker is at work and no transaction is open; ``decisions``: their topic."""
     topics = {**arena.topics, **{kind: (campaign_topics or {})[kind] for kind in CAMPAIGN_KINDS if campaign_topics}}
     topics |= {f"retry-{level}": topic for level, topic in enumerate(arena.retries, 1)}
+    topics |= {"decisions": decisions} if decisions is not None else {}
     numbers = _partitions(arena, topics.values())
     places = [TopicPartition(topic, number) for topic, count in numbers.items() for number in range(count)]
     await_stable(arena, [place for place in places if place.topic != topics["features"]])

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from callback_rules import CALLBACK, RECEIPT
 from callbacks_harness import score
+from decision_rules import DECISION
 from expected_state import PREFIX, ExpectedState, Memory, Recovery, Row
 from scoring_harness import AUDIT, SCORE, Commit, contact
 
@@ -121,6 +122,18 @@ def rewrite_audit(books: ExpectedState, index: int, **changes: Any) -> None:
     kept = books.rows["audit"][index]
     event = {**AUDIT.decode(kept.value), **changes}
     books.rows["audit"][index] = kept._replace(value=AUDIT.encode(event))
+
+
+def rewrite_outcome(books: ExpectedState, index: int, outcome: str) -> None:
+    """Another outcome of the first contact of an audit event, with a chain that fits."""
+    events = [AUDIT.decode(one.value) for one in books.rows["audit"]]
+    events[index]["contacts"][0]["outcome"] = outcome
+    books.rows["audit"].clear()
+    previous = b""
+    for sequence, event in enumerate(events):
+        made = audit_event(sequence, previous, event["contacts"])
+        previous = made["hash"]
+        books.rows["audit"].append(row("audit", sequence, "chain", AUDIT.encode(made)))
 
 
 def lose(books: ExpectedState) -> None:
@@ -279,7 +292,68 @@ def change_what_waits(books: ExpectedState) -> None:
     books.rows["retry-1"][0] = books.rows["retry-1"][0]._replace(value=b"other")
 
 
+def decide(books: ExpectedState, action: str, place: str, result: str, number: int = 0) -> None:
+    """A decision; its id is that of the number."""
+    fields = {"decision_id": f"d-{number}", "place": place, "topic_id": None, "action": action, "job": "j"}
+    others = {"operator": "ada", "note": "", "decided_at": 1, "result_place": result, "changes": {}}
+    at = len(books.rows.setdefault("decisions", []))
+    books.rows["decisions"].append(row("decisions", at, place, DECISION.encode({**fields, **others})))
+
+
+def replay(books: ExpectedState, *, times: int = 1, decided: bool = True) -> None:
+    """The rejected contact is replayed, and waits: all of it is as it should be, if it is once and decided."""
+    of = books.rows["rejected"][0]
+    for number in range(times):
+        offset = CONTACTS // _PARTITIONS + number
+        name = f"C-again-{number}"
+        books.rows["features"].append(row("features", offset, name, contact(name).value, replay_of=of.place))
+        books.commits[0] = Commit(offset + 1, "start=0")
+        given = {"source": f"features/0/{offset}", "deferred": "1", "not_before": "1", "group": "group"}
+        books.rows.setdefault("retry-1", []).append(row("retry-1", number, name, contact(name).value, **given))
+        if decided:
+            decide(books, "REPLAYED", of.place, f"features/0/{offset}", number)
+
+
+def replay_twice(books: ExpectedState) -> None:
+    replay(books, times=2)
+
+
+def replay_undecided(books: ExpectedState) -> None:
+    replay(books, decided=False)
+
+
+def decide_without_a_record(books: ExpectedState) -> None:
+    decide(books, "REPLAYED", "rejected/0/0", "features/0/1")
+
+
+def accept(books: ExpectedState, *, times: int = 1, points: float = 0.9) -> None:
+    """The first score stands in review, and is accepted."""
+    kept = books.rows["scores"].pop(0)
+    value = SCORE.encode({**score("C0"), "review_reasons": ["wide_interval"]})
+    books.rows["review"].append(kept._replace(topic="review", value=value))
+    rewrite_outcome(books, 0, "REVIEW")
+    for number in range(times):
+        headers = (*kept.headers, (f"{PREFIX}decision", f"d-{number}".encode()), (f"{PREFIX}decided-at", b"1"))
+        books.rows["scores"].append(
+            kept._replace(offset=90 + number, value=SCORE.encode(score("C0", points)), headers=headers)
+        )
+        decide(books, "ACCEPTED", f"review/0/{number}", f"scores/0/{90 + number}", number)
+
+
+def accept_twice(books: ExpectedState) -> None:
+    accept(books, times=2)
+
+
+def accept_another_score(books: ExpectedState) -> None:
+    accept(books, points=0.8)
+
+
 PLANTED: Final = (
+    (replay_twice, "decided twice", "rejected/0/0"),
+    (replay_undecided, "undecided", "features/0/4"),
+    (decide_without_a_record, "unpublished", "rejected/0/0"),
+    (accept_twice, "accepted twice", "scores/0/91"),
+    (accept_another_score, "mismatch", "scores/0/90"),
     (lose, "lost", "features/0/1"),
     (double, "doubled", "scores/0/99"),
     (show_on_two_topics, "doubled", "review/0/2"),

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from expected_state import Memory
-from seed_records import PLANTED, forge_audit, good_books, lose, pay_nothing, receive_twice, swap, wait
+from seed_records import (
+    PLANTED,
+    accept,
+    forge_audit,
+    good_books,
+    lose,
+    pay_nothing,
+    receive_twice,
+    replay,
+    swap,
+    wait,
+)
 from verifier import verdict, violations
 
 if TYPE_CHECKING:
@@ -39,6 +50,14 @@ def test_an_output_of_a_deferred_contact_need_not_stand_in_order(books: Expected
     swap(books)
     late = books.rows["scores"][0]
     books.rows["scores"][0] = late._replace(headers=(*late.headers, ("stream-scorer-deferred", b"1")))
+    assert verdict(books) == ""
+
+
+def test_a_replay_and_an_acceptance_are_good(books: ExpectedState) -> None:
+    replay(books)
+    assert verdict(books) == ""
+    books.campaign = False  # the planner has not read the accepted score
+    accept(books)
     assert verdict(books) == ""
 
 

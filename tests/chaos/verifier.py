@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callback_rules import broken_callbacks
+from decision_rules import broken_decisions, is_accepted
 from scoring_harness import AUDIT, SCORE
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def violations(books: ExpectedState) -> list[Violation]:
     for source in committed.keys() & outputs.keys() & entries.keys():
         found += [*_mismatches(source, committed[source], outputs[source], entries[source])]
     found += [*_overpaid(books, entries)]
+    found += [Violation(*one) for one in broken_decisions(books)]
     if books.campaign:
         found += [Violation(*one) for one in broken_callbacks(books)]
     if books.needless_failures:
@@ -93,6 +95,8 @@ def _by_source(books: ExpectedState) -> tuple[dict[str, tuple[str, Row]], list[V
     found = []
     for kind in OUTCOMES:
         for row in books.rows[kind]:
+            if is_accepted(row):
+                continue
             source = row.own_header("source")
             if source is None:
                 found.append(Violation("unreadable", row.place, "an output names no source"))

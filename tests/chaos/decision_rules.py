@@ -1,0 +1,65 @@
+"""What must hold of the decisions of operators in the books of a run, for `verifier.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from scoring_harness import SCORE, Avro
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from expected_state import ExpectedState, Row
+
+DECISION = Avro("decision.avsc")
+# What each action publishes, by the kind of topic.
+PUBLISHES = {"REPLAYED": "features", "ACCEPTED": "scores"}
+
+
+def is_accepted(row: Row) -> bool:
+    """Whether a score was accepted by an operator: such a one is no outcome of its input."""
+    return row.own_header("decision") is not None
+
+
+def broken_decisions(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
+    """Kind, place and text of everything that is wrong."""
+    decisions: list[dict[str, Any]] = [DECISION.decode(row.value) for row in books.rows.get("decisions", [])]
+    decisions = [one for one in decisions if one["action"] != "JOB"]
+    for place, times in Counter(one["place"] for one in decisions).items():
+        if times > 1:
+            yield "decided twice", place, f"has {times} decisions"
+    published = {row.place: row for kind in set(PUBLISHES.values()) for row in books.rows[kind] if _is_marked(row)}
+    results = {one["result_place"]: one for one in decisions if one["action"] in PUBLISHES}
+    for place in published.keys() - results.keys():
+        yield "undecided", place, "was published by a decision that is not there"
+    for place in results.keys() - published.keys():
+        yield "unpublished", results[place]["place"], f"was decided, and {place} is not what it published"
+    for place in published.keys() & results.keys():
+        decision, row = results[place], published[place]
+        if row.own_header("replay-of") not in (None, decision["place"]) or row.own_header("decision") not in (
+            None,
+            decision["decision_id"],
+        ):
+            yield "undecided", place, f"names another decision than {decision['decision_id']}"
+    yield from _broken_acceptances(books)
+
+
+def _is_marked(row: Row) -> bool:
+    """A replayed contact on the features topic, or an accepted score. Its outputs bear the mark, too."""
+    return is_accepted(row) or (row.own_header("replay-of") is not None and row.own_header("source") is None)
+
+
+def _broken_acceptances(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
+    in_review = {row.own_header("source"): row for row in books.rows["review"]}
+    seen: set[str | None] = set()
+    for row in filter(is_accepted, books.rows["scores"]):
+        source = row.own_header("source")
+        if source in seen:
+            yield "accepted twice", row.place, f"{source} was accepted before"
+        seen.add(source)
+        if source not in in_review:
+            yield "undecided", row.place, f"{source} is not in review"
+            continue
+        if SCORE.decode(row.value) != {**SCORE.decode(in_review[source].value), "review_reasons": []}:
+            yield "mismatch", row.place, f"is not the score of {source} in review"
