@@ -16,12 +16,13 @@ from stream_scorer.runtime.loop_observer import LoopObserver
 from stream_scorer.runtime.metric_definitions import CALLBACK_RETRY_LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_scorer.core.callbacks.circuit_breaker import Blocked
     from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Plan
     from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.core.desk.progress import Report
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.runtime.loop_observer import Log
     from stream_scorer.runtime.metric_definitions import Metrics
@@ -57,7 +58,7 @@ class _CallbackLoopObserver(LoopObserver):
     def _processed(self, seconds: float) -> None:
         self._metrics.record(metric_definitions.PROCESS_DURATION, seconds, self._of_loop)
 
-    def _finished(self, callbacks: int, outcome: str) -> None:
+    def _ended(self, callbacks: int, outcome: str) -> None:
         self._metrics.add(metric_definitions.CALLBACKS_FINISHED, callbacks, {"outcome": outcome})
 
     def _invalid(self, reason: str) -> None:
@@ -68,6 +69,22 @@ class PlannerObserver(_CallbackLoopObserver):
     """Observer of the planner."""
 
     loop: ClassVar[str] = "planner"
+    finished: ClassVar[Sequence[str]] = ("scores_read",)
+    others: ClassVar[Sequence[str]] = ("planned", "expired")
+
+    def consumed(self, records: int, *, poll_s: float) -> None:
+        """Count the scores of a poll, with its duration."""
+        super().consumed(records, poll_s=poll_s)
+        self._finished({"scores_read": records})
+
+    def _progress_fields(self, report: Report) -> dict[str, int | float | None]:
+        return {
+            "rate_per_s": report.rate_per_s,
+            "scores_read": report.outcomes["scores_read"],
+            "planned": report.outcomes["planned"],
+            "expired": report.outcomes["expired"],
+            "lag": report.lag,
+        }
 
     def planned(self, plan: Plan, *, records: int, took_s: float) -> None:
         """Count a committed plan; ``took_s``: time since its first score was read."""
@@ -78,15 +95,24 @@ class PlannerObserver(_CallbackLoopObserver):
             self._metrics.add(metric_definitions.CALLBACKS_PLANNED, len(plan.callbacks))
             self._metrics.add(metric_definitions.CALLBACK_CONTACTS, contacts)
         if plan.expired:
-            self._finished(len(plan.expired), "expired")
+            self._ended(len(plan.expired), "expired")
+        self._finished({"planned": len(plan.callbacks), "expired": len(plan.expired)})
         for unusable in plan.unusable:
             self._invalid(unusable.reason)
 
 
 class DelivererObserver(_CallbackLoopObserver):
-    """Observer of the deliverer; ``target`` and ``target_of``: see `callbacks.ports.Target`; None: one name."""
+    """Observer of the deliverer.
+
+    Args:
+        target: see `callbacks.ports.Target`.
+        target_of: see there; None: one name.
+        waiting_topics: the retry topics: what is there is no backlog.
+    """
 
     loop: ClassVar[str] = "deliverer"
+    finished: ClassVar[Sequence[str]] = ("delivered", "refused", "gave_up", "expired")
+    others: ClassVar[Sequence[str]] = ("deferred",)
 
     def __init__(
         self,
@@ -97,8 +123,10 @@ class DelivererObserver(_CallbackLoopObserver):
         *,
         target: str = "",
         target_of: Callable[[str | None], str] | None = None,
+        waiting_topics: Iterable[str] = (),
     ) -> None:
         super().__init__(log, metrics, clock, standby_after_s)
+        self._waiting_topics = frozenset(waiting_topics)
         self._target_name = target
         self._target_of = target_of or (lambda _: target)
         # Set in the loop's thread, read by the admin server's.
@@ -196,9 +224,21 @@ class DelivererObserver(_CallbackLoopObserver):
                 self._processed(self._monotonic() - outcome.began)
         self._metrics.set(metric_definitions.CALLBACKS_HELD, self._held)
         for name, amount in ended.items():
-            self._finished(amount, name)
+            self._ended(amount, name)
         for (level, reason), amount in postponed.items():
             self._metrics.add(metric_definitions.CALLBACKS_DEFERRED, amount, {"retry_topic": level, "reason": reason})
+        self._finished({**ended, "deferred": sum(postponed.values())})
+
+    def _progress_fields(self, report: Report) -> dict[str, int | float | None]:
+        return {
+            "rate_per_s": report.rate_per_s,
+            "delivered": report.outcomes["delivered"],
+            "refused": report.outcomes["refused"],
+            "gave_up": report.outcomes["gave_up"],
+            "expired": report.outcomes["expired"],
+            "deferred": report.outcomes["deferred"],
+            "lag": report.lag,
+        }
 
     def _contacts_refused(self, ended: Completed) -> None:
         for reason, contacts in Counter(one.reason for one in ended.refused).items():

@@ -6,8 +6,10 @@ The loop's thread calls it with sums, never once a record. The admin server's th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
+from stream_scorer.core.desk.progress import Progress, ReportKind
 from stream_scorer.core.exactly_once.stall_detector import (
     NOTHING_READ,
     GroupMembership,
@@ -21,6 +23,7 @@ from stream_scorer.runtime.metric_definitions import messaging
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from stream_scorer.core.desk.progress import Report
     from stream_scorer.core.exactly_once.stall_detector import CommitPosition, ConsumerLag
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.records import Publication
@@ -72,9 +75,13 @@ class LoopObserver(ABC):
 
     Attributes:
         loop: name of the loop in log events, metrics and readiness; empty: the service has one loop.
+        finished: outcomes that are reported, and count in the rate.
+        others: outcomes that are reported, and do not count in the rate.
     """
 
     loop: ClassVar[str] = ""
+    finished: ClassVar[Sequence[str]] = ()
+    others: ClassVar[Sequence[str]] = ()
 
     def __init__(
         self,
@@ -94,6 +101,11 @@ class LoopObserver(ABC):
         self._stall_detector = StallDetector()
         self._lag = NOTHING_READ
         self._blocked: dict[Cause, Blockage] = {}
+        self._progress = Progress(self.finished, self.others, clock.monotonic())
+        # Topics in which records wait until they are due: what is there is no backlog.
+        self._waiting_topics = self._retry_topics
+        self._inputs: set[Partition] = set()
+        self._moved: Counter[str] = Counter()
         self._heartbeat_at = clock.monotonic()
         self._draining = False
 
@@ -134,6 +146,36 @@ class LoopObserver(ABC):
             self._log.info(
                 "no partitions assigned", **self._of_loop, detail="the group has a member for every partition"
             )
+        if (report := self._progress.observe(self._backlog, self._monotonic())) is not None:
+            self._log_progress(report)
+
+    def _finished(self, outcomes: Mapping[str, int]) -> None:
+        """Add committed outcomes to the progress."""
+        self._progress.add(outcomes, self._monotonic())
+
+    @property
+    def _backlog(self) -> int | None:
+        """Number of uncommitted records of the input topic; None: an end offset is not known yet."""
+        lags = [self._lag.lags.get(partition) for partition in self._inputs]
+        known = [lag for lag in lags if lag is not None]
+        return sum(known) if len(known) == len(lags) else None
+
+    def ended(self) -> None:
+        """Log the totals of the process."""
+        self._log_progress(self._progress.totals(self._backlog, self._monotonic()))
+
+    def _log_progress(self, report: Report) -> None:
+        fields = self._progress_fields(report)
+        if report.kind is ReportKind.PROGRESS:
+            self._log.info("progress reported", **self._of_loop, **fields)
+        elif report.kind is ReportKind.CAUGHT_UP:
+            self._log.info("caught up", **self._of_loop, **fields)
+        else:
+            self._log.info("totals reported", **self._of_loop, **fields)
+
+    @abstractmethod
+    def _progress_fields(self, report: Report) -> dict[str, int | float | None]:
+        """Return the fields of a report, in the order of its line on a terminal."""
 
     @property
     def lags(self) -> Mapping[tuple[str, int], int]:
@@ -158,6 +200,9 @@ class LoopObserver(ABC):
         if partition.topic not in self._retry_topics:
             self._membership.assigned(partition)
             self._membership_changed()
+        if partition.topic not in self._waiting_topics:
+            self._inputs.add(partition)
+            self._moved["assigned"] += 1
         self._metrics.set(metric_definitions.PARTITIONS, self._membership.owned, self._of_loop)
         self._log.info(
             "partition assigned",
@@ -172,14 +217,25 @@ class LoopObserver(ABC):
         revoked = list(partitions)
         self._membership.revoked(revoked)
         self._membership_changed()
+        self._moved["revoked"] += len(self._inputs.intersection(revoked))
+        self._inputs.difference_update(revoked)
         self._metrics.set(metric_definitions.PARTITIONS, self._membership.owned, self._of_loop)
         for partition in revoked:
             self._log.info("partition revoked", **self._of_loop, topic=partition.topic, partition=partition.number)
 
     def rebalance_completed(self) -> None:
-        """Record the end of a rebalance."""
+        """Record the end of a rebalance, and log it if partitions of the input topic have moved."""
         self._membership.rebalanced(self._monotonic())
         self._membership_changed()
+        if any(self._moved.values()):
+            self._log.info(
+                "rebalance completed",
+                **self._of_loop,
+                assigned=self._moved["assigned"],
+                revoked=self._moved["revoked"],
+                partitions=len(self._inputs),
+            )
+            self._moved.clear()
 
     def disconnected(self, reason: str) -> None:
         """Record that no broker can be reached or none grants access; the next group event ends that state."""

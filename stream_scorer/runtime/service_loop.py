@@ -191,6 +191,7 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
             self._flush_all(deadline)
             self._on_drained()
         finally:
+            self._observe.ended()
             self._source.close()
             self._writer.close()
 

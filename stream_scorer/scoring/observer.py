@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from stream_scorer.core.scoring.api_response import Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
@@ -17,6 +17,7 @@ from stream_scorer.scoring.wait_reasons import WaitTimer
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from stream_scorer.core.desk.progress import Report
     from stream_scorer.core.exactly_once.stall_detector import CommitPosition
     from stream_scorer.core.records import Partition
     from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
@@ -48,6 +49,9 @@ class _Reported(NamedTuple):
 class Observer(LoopObserver):
     """See the module docstring; the arguments are those of `LoopObserver`."""
 
+    finished: ClassVar[Sequence[str]] = ("scored", "review", "rejected")
+    others: ClassVar[Sequence[str]] = ("deferred",)
+
     def __init__(
         self,
         log: Log,
@@ -63,6 +67,7 @@ class Observer(LoopObserver):
         self._wait_explained = False
         self._limit_logged_at: dict[Cause, float] = {}
         self._ignored_retry_after = False
+        self._quota: tuple[int, int] | None = None  # requests left and allowed in this minute
 
     # --- the start
 
@@ -108,10 +113,11 @@ class Observer(LoopObserver):
     def state(self, *, in_flight: int, uncommitted: int, quota: Quota, breaker: BreakerState | None) -> None:
         """Set the gauges, a few times a second; ``breaker``: the open or throttled state as reported."""
         now = self._monotonic()
+        remaining, allowed = self._quota = quota.remaining(now), quota.allowed()
         self._metrics.set(metric_definitions.REQUESTS_IN_FLIGHT, in_flight)
         self._metrics.set(metric_definitions.CONTACTS_UNCOMMITTED, uncommitted)
-        self._metrics.set(metric_definitions.QUOTA_REMAINING, quota.remaining(now))
-        self._metrics.set(metric_definitions.QUOTA_ALLOWED, quota.allowed())
+        self._metrics.set(metric_definitions.QUOTA_REMAINING, remaining)
+        self._metrics.set(metric_definitions.QUOTA_ALLOWED, allowed)
         self._metrics.set(metric_definitions.QUOTA_WAIT, quota.wait_s(now))
         self._metrics.set(metric_definitions.QUOTA_TIME_TO_EXHAUSTION, quota.exhausted_in_s(now))
         for reason, seconds in self._waits.drain().items():
@@ -270,11 +276,27 @@ class Observer(LoopObserver):
                 sums["review", outcome.review_reasons[0]] += 1
         if scored:
             sums["scored", ""] = scored
+        by_kind: Counter[str] = Counter()
         for (kind, reason), amount in sums.items():
             self._metrics.add(metric_definitions.CONTACTS, amount, {"outcome": kind, "reason": reason})
+            by_kind[kind] += amount
+        self._finished(by_kind)
         now_ms = self._clock.unix_ms()
         for at_ms in began_ms.values():
             self._metrics.record(metric_definitions.PROCESS_DURATION, max(0.0, (now_ms - at_ms) / 1000))
+
+    def _progress_fields(self, report: Report) -> dict[str, int | float | None]:
+        remaining, allowed = (None, None) if self._quota is None else self._quota
+        return {
+            "rate_per_s": report.rate_per_s,
+            "scored": report.outcomes["scored"],
+            "review": report.outcomes["review"],
+            "rejected": report.outcomes["rejected"],
+            "deferred": report.outcomes["deferred"],
+            "lag": report.lag,
+            "quota_used": None if remaining is None or allowed is None else max(0, allowed - remaining),
+            "quota_allowed": allowed,
+        }
 
     def audit_chain_length(self, length: int) -> None:
         """Set the number of audit events in the present chain."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 
+from stream_scorer.core.desk.progress import progress_line
 from stream_scorer.errors import printable
 from stream_scorer.telemetry.exception_text import drop_exception_text
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED: Final = "***"
+_OF_SINGLE_PARTITIONS: Final = frozenset({"partition assigned", "partition revoked"})
 _SECRET_WORDS: Final = re.compile(
     r"secret|password|passwd|token|authorization|credential|api_?key|private_?key", re.IGNORECASE
 )
@@ -55,6 +57,7 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            *(() if as_json or least <= logging.DEBUG else (_drop_single_partitions,)),
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -70,7 +73,26 @@ def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     # A library's message may quote received data: escape line breaks and terminal control sequences.
     plain = structlog.dev.plain_traceback
-    return [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
+    return [
+        _as_line,
+        _printable,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0),
+    ]
+
+
+def _drop_single_partitions(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Drop the lines of single partitions: on a terminal ``rebalance completed`` is the one line of a rebalance."""
+    if event.get("event") in _OF_SINGLE_PARTITIONS:
+        raise structlog.DropEvent
+    return event
+
+
+def _as_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace the fields of a progress report by its line."""
+    line = progress_line(event)
+    if line is None:
+        return event
+    return {key: event[key] for key in ("timestamp", "level") if key in event} | {"event": line}
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

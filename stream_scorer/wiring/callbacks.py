@@ -86,7 +86,9 @@ class CallbackService(Service):
         log = structlog.get_logger("stream_scorer")
         observed = (log, metrics, self._clock, settling_time_s(settings))
         self._planning = PlannerObserver(*observed)
-        self._delivering = DelivererObserver(*observed, target=target.name, target_of=target.target_of)
+        self._delivering = DelivererObserver(
+            *observed, target=target.name, target_of=target.target_of, waiting_topics=self._retry_topics
+        )
 
     @property
     def _admin_port(self) -> int:

@@ -12,7 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -32,6 +32,7 @@ class LogCall:
 
 def log_calls(package: Path) -> Iterator[LogCall]:
     """All calls of structlog's loggers; lines with ``%s`` are those of the standard library's."""
+    methods = functions_of(package)
     for file in sorted(package.rglob("*.py")):
         module = ".".join(file.relative_to(package).with_suffix("").parts)
         source = file.read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def log_calls(package: Path) -> Iterator[LogCall]:
         tree = ast.parse(source)
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):
-                scope = Scope(tree, function)
+                scope = Scope(tree, function, methods)
                 calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and node.args]
                 for call in calls:
                     if (levels := scope.levels(call.func)) and not isinstance(call.args[0], ast.Starred):
@@ -50,10 +51,23 @@ def log_calls(package: Path) -> Iterator[LogCall]:
                                 yield LogCall(event, levels, module, fields)
 
 
-class Scope:
-    """A function and its module, where the values of names are looked up."""
+def functions_of(package: Path) -> dict[str, list[ast.FunctionDef]]:
+    """All functions and methods of a package, by name."""
+    found: dict[str, list[ast.FunctionDef]] = {}
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                found.setdefault(node.name, []).append(node)
+    return found
 
-    def __init__(self, module: ast.Module, function: ast.FunctionDef) -> None:
+
+class Scope:
+    """A function and its module, where the values of names are looked up; ``methods``: of all classes, by name."""
+
+    def __init__(
+        self, module: ast.Module, function: ast.FunctionDef, methods: Mapping[str, Sequence[ast.FunctionDef]]
+    ) -> None:
+        self._methods = methods
         self._functions = {node.name: node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)}
         self._values: dict[str, ast.expr] = {}
         for root in (module, function):
@@ -104,8 +118,16 @@ class Scope:
                 return self._keys(self._values[text])
             case ast.Attribute(attr=name):
                 return [key for value in self._returned(name) for key in self._keys(value)]
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)):
+                # Each subclass may have its own.
+                found = [value for method in self._methods[name] for value in _values_of(method)]
+                return list(dict.fromkeys(key for value in found for key in self._keys(value)))
         raise ValueError(f"line {node.lineno}: what fields has {ast.unparse(node)}?")
 
     def _returned(self, name: str) -> list[ast.expr]:
-        nodes = ast.walk(self._functions[name])
-        return [node.value for node in nodes if isinstance(node, ast.Return) and node.value is not None]
+        return _values_of(self._functions[name])
+
+
+def _values_of(function: ast.FunctionDef) -> list[ast.expr]:
+    nodes = ast.walk(function)
+    return [node.value for node in nodes if isinstance(node, ast.Return) and node.value is not None]

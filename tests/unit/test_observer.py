@@ -370,3 +370,26 @@ def test_a_contact_is_named_at_debug_only(harness: Harness) -> None:
     [warning, debug] = harness.log.lines[-2:]
     assert warning == ("warning", "contacts rejected by broker", {"contacts": 1, "batches": 0, "batch_id": None})
     assert debug == ("debug", "contact rejected by broker", {"contact_id": "a", "source": one.record.source})
+
+
+def test_progress_counts_what_is_committed_and_the_lag_of_the_features_topic_alone(harness: Harness) -> None:
+    features, retry = Partition("contact-features", 0), Partition("retry-1", 0)
+    harness.observe.partition_assigned(retry, 0)
+    harness.observe.rebalance_completed()
+    harness.observe.rebalance_completed()
+    harness.pass_s(1.0)
+    one = contact("a")
+    rejected = Rejected(one.record, ("missing_feature",), "no age", "a", BEGAN_MS)
+    harness.observe.published([rejected, Deferred(record(2), "c", 0, 1, 0)], records=2)
+    positions = [CommitPosition(features, 2, None), CommitPosition(retry, 0, None)]
+    for end in (None, 5, 2):
+        harness.pass_s(1.0)
+        ends = {retry: 1} if end is None else {retry: 1, features: end}
+        harness.observe.lag_observed(positions, ends)
+    harness.observe.ended()
+    numbers = {"scored": 0, "review": 0, "rejected": 1, "deferred": 1, "lag": 0, "quota_used": 0, "quota_allowed": 300}
+    assert harness.log.lines[-3:] == [
+        ("info", "rebalance completed", {"assigned": 1, "revoked": 0, "partitions": 1}),
+        ("info", "caught up", {"rate_per_s": 0.2, **numbers}),
+        ("info", "totals reported", {"rate_per_s": 0.2, **numbers}),
+    ]

@@ -318,3 +318,30 @@ def test_a_collector_that_hangs_holds_up_the_end_of_a_service_once(monkeypatch: 
         began = time.monotonic()
         service.run()
         assert time.monotonic() - began < 4.0
+
+
+PROGRESS = {"rate_per_s": 5009.6, "scored": 19_329, "lag": 0, "quota_used": 20, "quota_allowed": 300}
+
+
+def test_progress_is_one_line_of_text_and_fields_in_json(logs: io.StringIO) -> None:
+    configure_logging(form="text", stream=logs)
+    structlog.get_logger("ours").info("progress reported", **PROGRESS)
+    assert logs.getvalue().endswith("5,010/s  scored 19,329  lag 0  quota 20/300\n")
+    logs.truncate(0)
+    logs.seek(0)
+    configure_logging(form="json", stream=logs)
+    structlog.get_logger("ours").info("progress reported", **PROGRESS)
+    assert lines(logs)[0].items() >= PROGRESS.items()
+
+
+@pytest.mark.parametrize(
+    ("form", "level", "expected"), [("text", "info", 1), ("text", "debug", 3), ("json", "info", 3)]
+)
+def test_a_rebalance_is_one_line_of_text(logs: io.StringIO, form: str, level: str, expected: int) -> None:
+    configure_logging(form=form, level=level, stream=logs)
+    log = structlog.get_logger("ours")
+    log.info("partition revoked", topic="t", partition=0)
+    log.info("partition assigned", topic="t", partition=1, offset=0)
+    log.info("rebalance completed", assigned=1, revoked=1, partitions=1)
+    assert len(logs.getvalue().splitlines()) == expected
+    assert "rebalance completed" in logs.getvalue()
