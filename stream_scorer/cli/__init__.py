@@ -52,7 +52,7 @@ class _Commands(LazyGroup):
             "status": Lazy("stream_scorer.cli.status:status", "Print lag, time left and the state of the workers."),
             "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
             "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing."),
-            "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),
+            "config": Lazy("stream_scorer.cli.config:app", "Write a settings file, or check the settings."),
             "kafka": Lazy("stream_scorer.cli.kafka:app", "Run an Apache Kafka on this machine, for tests and trials."),
             "simulate": Lazy(
                 "stream_scorer.cli.simulate:simulate", "Simulate the Genesys scoring API on this machine."

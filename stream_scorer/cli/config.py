@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import typer
 from pydantic import SecretStr
 
+from stream_scorer.cli.config_init import init
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.errors import CheckFailed
@@ -28,7 +29,8 @@ from stream_scorer.targets.factory import build_target, check_contact_lists
 
 HIDDEN: Final = "***"
 
-app = typer.Typer(help="Check the settings.", no_args_is_help=True)
+app = typer.Typer(help="Write a settings file, or check the settings.", no_args_is_help=True)
+app.command()(init)
 
 
 @app.command()

@@ -102,7 +102,7 @@ def row_output(
         writer.finish()
         writer.flush()
         return
-    with _new_file(out) as file:
+    with new_file(out) as file:
         writer = _writer(chosen, file, empty)
         yield writer
         writer.finish()
@@ -134,7 +134,7 @@ def _writer(chosen: OutputFormat, stream: IO[str], empty: str) -> RowWriter:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[IO[str]]:
+def new_file(path: Path) -> Iterator[IO[str]]:
     """Open a file that gets its name when it is complete; its mode is 0600, since rows are personal data."""
     name = quoted(str(path))
     if os.path.lexists(path):

@@ -14,13 +14,14 @@ from stream_scorer.targets.signature import secret_bytes
 if TYPE_CHECKING:
     from stream_scorer.local.receiver.control import ReceiverControl
 
+DEFAULT_PORT = 8091
 SECRET_VARIABLE = "RECEIVER_SECRET"  # noqa: S105 - the variable's name  # nosec B105
 
 
 def receive(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = 8091,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = DEFAULT_PORT,
     latency_ms: Annotated[float, typer.Option(help="Latency of each answer.", min=0)] = 0.0,
 ) -> None:
     """Receive callbacks on this machine until Ctrl-C: verify their signatures, count ids, fail as scripted.

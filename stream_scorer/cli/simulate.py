@@ -14,13 +14,14 @@ from stream_scorer.local.simulator.launcher import serve, worker_environment
 from stream_scorer.local.simulator.scenario import SHIPPED, Scenario, load_scenario
 
 DEFAULTS = SimulatorConfig()
+DEFAULT_PORT = 8090
 SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name  # nosec B105
 
 
 def simulate(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = 8090,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = DEFAULT_PORT,
     client_id: Annotated[
         str, typer.Option(help=f"The OAuth client. Its secret is ${SECRET_VARIABLE}, else '{DEFAULT_SECRET}'.")
     ] = DEFAULTS.client_id,

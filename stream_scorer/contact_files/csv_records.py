@@ -47,13 +47,14 @@ class CsvRecords:
     record, only its first line is invalid, and the others are read again as separate lines.
     """
 
-    def __init__(self, name: str, lines: Lines, types: Mapping[str, FeatureType]) -> None:
+    def __init__(self, name: str, lines: Lines, types: Mapping[str, FeatureType] | None) -> None:
         """Read the header.
 
         Args:
             name: name of the file in errors.
             lines: lines of the file.
             types: features of the model; every other column must be one of a contact's own fields or an attribute.
+                None: the model is not known, so any other column is a feature.
 
         Raises:
             InputError: the header is missing or invalid.
@@ -109,7 +110,7 @@ class CsvRecords:
         by_separator = {one: _cells(line, one) for one in _SEPARATORS}
         return next((one for one, cells in by_separator.items() if CONTACT_ID in _names(cells)), ",")
 
-    def _header(self, name: str, types: Mapping[str, FeatureType]) -> list[str]:
+    def _header(self, name: str, types: Mapping[str, FeatureType] | None) -> list[str]:
         line, cells = next(iter(self), (1, BadRecord("the file is empty: its first line must name the columns")))
         place = f"{name}:{line}"
         if isinstance(cells, BadRecord):
@@ -128,7 +129,7 @@ class CsvRecords:
                     f"{place}: column {number} has no name: name it or leave it out (pandas: to_csv(index=False))"
                 )
             is_attribute = column.startswith(ATTRIBUTE_PREFIX) and column != ATTRIBUTE_PREFIX
-            if column not in NOT_FEATURES and column not in types and not is_attribute:
+            if types is not None and column not in NOT_FEATURES and column not in types and not is_attribute:
                 known = ", ".join(types)
                 raise InputError(
                     f"{place}: column {quoted(column)} is no feature of the model ({known}): "

@@ -17,6 +17,7 @@ import orjson
 
 from stream_scorer.core.attributes import ATTRIBUTE_PREFIX, attributes_problem
 from stream_scorer.core.scoring.event_time import time_problem, unit_of
+from stream_scorer.core.scoring.feature_types import MAX_INTEGER
 from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.core.text import quoted
 
@@ -233,6 +234,20 @@ def _json_attributes(given: Any) -> dict[str, str]:
         if value is not None and not isinstance(value, str):
             raise RowError(f"attribute {quoted(name)} must be a string: put it into quotation marks")
     return {name: value for name, value in given.items() if value is not None}
+
+
+def cell_type(cell: str) -> FeatureType:
+    """Return the type that a cell that is not empty suggests; digits that begin with 0 or + are text, such as an id."""
+    text = cell.strip()
+    if text.lower() in _BOOLEANS:
+        return "boolean"
+    digits = text.removeprefix("-")
+    if len(text) <= _MAX_DIGITS and not re.match(r"\+|0[0-9]", digits):
+        if _INTEGER.fullmatch(text) and abs(int(text)) <= MAX_INTEGER:
+            return "integer"
+        if _DECIMAL.fullmatch(text) and isfinite(float(text)):
+            return "number"
+    return "string"
 
 
 def parse_cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:

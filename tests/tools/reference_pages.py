@@ -8,26 +8,22 @@ fails while a table is not current.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from log_calls import LEVELS, LogCall, log_calls
-from pydantic.fields import FieldInfo
 
 from stream_scorer.cli import app
 from stream_scorer.kafka.admin import acls
 from stream_scorer.runtime.metric_definitions import INSTRUMENTS, LOOP, Counter, Instrument
 from stream_scorer.settings import Settings
-from stream_scorer.settings.key_catalog import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
+from stream_scorer.settings.descriptions import field_texts, section_class, toml_value, type_text
+from stream_scorer.settings.key_catalog import IN_FILES, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import variable
-from stream_scorer.settings.types import MAX_DURATION_S, Section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,24 +92,20 @@ _COMPUTED: Final = {
     "model.features": "the tutorial's model",
     "callbacks.group_id": "`<kafka.group_id>-callbacks`",
 }
-_LIMITS: Final = ("ge", "gt", "le", "min_length", "max_length")
 
 
 def settings() -> str:
     examples = setting_examples()
-    descriptions = attribute_docstrings("stream_scorer/settings/sections.py", "stream_scorer/settings/model.py")
     parts = []
     for section, keys in SECTIONS.items():
-        sections = Settings.model_fields[section].annotation
-        assert isinstance(sections, type)
-        assert issubclass(sections, Section)
+        defaults, texts = section_class(section)(), field_texts(section)
         rows = [
             (
                 code(key),
                 code(variable((section, key))) + (", `…_FILE`" if (section, key) in IN_FILES else ""),
-                setting_type((section, key), sections.model_fields[key]),
-                _COMPUTED.get(f"{section}.{key}") or toml_value(getattr(sections(), key)),
-                descriptions[f"{sections.__name__}.{key}"],
+                type_text((section, key)),
+                _COMPUTED.get(f"{section}.{key}") or default_cell(getattr(defaults, key)),
+                texts[key],
                 examples[section, key],
             )
             for key in keys
@@ -124,51 +116,11 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
-def setting_type(path: tuple[str, str], field: FieldInfo) -> str:
-    """The type and its limits; without the upper ones that only exclude absurd numbers."""
-    if path in SECRETS:
-        return "secret"
-    if path in MAPPINGS:
-        return "table"
-    kind, limits = unwrapped(field.annotation, field.metadata)
-    at_least, at_most = limits.get("min_length", limits.get("ge")), limits.get("max_length", limits.get("le"))
-    if get_origin(kind) is tuple:
-        return f"list of {at_least} to {at_most} numbers"
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(code, get_args(kind)))
-    words = {str: "text", int: "integer", float: "number", bool: "boolean"}[kind]
-    if kind is str:
-        return words
-    if at_most in (MAX_DURATION_S, 1_000_000_000):
-        at_most = None
-    said = {"over": limits.get("gt"), "at least": at_least, "at most": at_most}
-    return ", ".join([words, *(f"{word} {value:,}" for word, value in said.items() if value is not None)])
-
-
-def unwrapped(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-    """The type without `Annotated` and None, and its limits; of two limits the inner one comes first."""
-    if get_origin(annotation) is Annotated:
-        kind, *inner = get_args(annotation)
-        return unwrapped(kind, [*inner, *metadata])
-    if get_origin(annotation) in (Union, UnionType):
-        [kind] = (one for one in get_args(annotation) if one is not NoneType)
-        return unwrapped(kind, metadata)
-    limits: dict[str, Any] = {}
-    for one in metadata:
-        for part in one.metadata if isinstance(one, FieldInfo) else [one]:
-            limits |= {name: getattr(part, name) for name in _LIMITS if hasattr(part, name)}
-    return annotation, limits
-
-
-def toml_value(value: object) -> str:
-    """A default as it stands in TOML, numbers without a fraction that is zero."""
+def default_cell(value: object) -> str:
+    """A default as it stands in TOML; of a table its JSON."""
     if value is None:
         return "none"
-    if isinstance(value, Mapping):
-        return code(json.dumps(dict(value)))
-    if isinstance(value, tuple):
-        return code(json.dumps([int(one) if one == int(one) else one for one in value]))
-    return code(int(value) if isinstance(value, float) and value.is_integer() else json.dumps(value))
+    return code(json.dumps(dict(value)) if isinstance(value, Mapping) else toml_value(value))
 
 
 def setting_examples() -> dict[tuple[str, str], str]:
@@ -180,19 +132,6 @@ def setting_examples() -> dict[tuple[str, str], str]:
             section = match[1]
         elif match := re.match(r"(?:# )?(\w+) = (\"[^\"]*\"|[^#]*)", line):
             found.setdefault((section, match[1]), code(match[2].strip()))
-    return found
-
-
-def attribute_docstrings(*files: str) -> dict[str, str]:
-    """The text below each annotated attribute of a class, by ``Class.attribute``."""
-    found = {}
-    for file in files:
-        tree = ast.parse((DOCS.parent / file).read_text(encoding="utf-8"))
-        for node in (one for one in tree.body if isinstance(one, ast.ClassDef)):
-            for field, text in pairwise(node.body):
-                match field, text:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                        found[f"{node.name}.{name}"] = " ".join(words.split())
     return found
 
 

@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # The commands that need the extra [local]. A command is loaded when it is called, so all others work without it.
-LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "receive", "simulate")}
+LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "local_settings", "receive", "simulate")}
 
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
 VALUES_FOR_SERVICES = {
