@@ -13,19 +13,15 @@ import typer
 from pydantic import SecretStr
 
 from stream_scorer.cli.config_init import init
+from stream_scorer.cli.connection_check import check_connections
+from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.scoring.feature_types import Feature
-from stream_scorer.errors import CheckFailed
-from stream_scorer.kafka.admin.acls import scoring_rights
-from stream_scorer.kafka.admin.output_topics import check_outputs
-from stream_scorer.kafka.admin.retry_retention import check_retry_retention
-from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.client.config import check_properties, property_warnings
 from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.redaction.properties import SECRET_PROPERTY
 from stream_scorer.settings import LoadedSettings, Settings, load, service_link_notes
 from stream_scorer.settings.key_catalog import SECTIONS
-from stream_scorer.targets.factory import build_target, check_contact_lists
 
 HIDDEN: Final = "***"
 
@@ -34,19 +30,50 @@ app.command()(init)
 
 
 @app.command()
+@with_examples(
+    "config check --config scorer.toml",
+    "config check --config scorer.toml --connect",
+    "config check -c scorer.toml --connect",
+)
 def check(
     config: ConfigOption = None,
     *,
     connect: Annotated[
         bool,
         typer.Option(
-            "--connect", help="Also check the scoring worker's broker and topics, token, model and contact lists."
+            "--connect",
+            help="Also check, step by step, the scoring worker's Kafka, topics, rights, retention, login and model, and"
+            " the endpoint of callbacks.",
         ),
     ] = False,
 ) -> None:
-    """Check all settings that `run` needs, and print those in effect, without secrets."""
+    """Check all settings that `run` needs, and print those in effect, without secrets.
+
+    With --connect, a line for each step follows. A failed one has its remedy below it, and steps that do not depend on
+    it are made all the same; the exit code is then 1.
+    """
     loaded = load(config)
     settings = loaded.settings
+    if connect:
+        for line in effective_lines(loaded):
+            typer.echo(line)
+        for warning in (*all_warnings(settings), *defaults_in_use(settings)):
+            typer.echo(f"warning: {warning}", err=True)
+        check_connections(settings, lambda: check_settings(settings))
+        return
+    check_settings(settings)
+    for line in effective_lines(loaded):
+        typer.echo(line)
+    for warning in (*all_warnings(settings), *defaults_in_use(settings)):
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def check_settings(settings: Settings) -> None:
+    """Check what `run` checks before it connects.
+
+    Raises:
+        SettingsError: a setting or an environment variable is missing or invalid.
+    """
     settings.require_api()
     check_properties(settings)
     make_serde(settings).close()
@@ -54,49 +81,6 @@ def check(
         from stream_scorer.telemetry.otel_components import check_otel_environment  # noqa: PLC0415 - takes a second
 
         check_otel_environment(os.environ)
-    for line in effective_lines(loaded):
-        typer.echo(line)
-    for warning in (*all_warnings(settings), *defaults_in_use(settings)):
-        typer.echo(f"warning: {warning}", err=True)
-    if connect:
-        found = check_topics(settings, settings.scoring_topics, rights=scoring_rights(settings))
-        for name, partitions in found.items():
-            typer.echo(f"# topic {name}: {partitions} partitions")
-        outputs = check_outputs(settings, settings.topics.scoring[1:])
-        if outputs.unchecked is not None:
-            typer.echo(f"warning: {outputs.unchecked}", err=True)
-        if (unchecked := check_retry_retention(settings, settings.contact_retry_topics)) is not None:
-            typer.echo(f"warning: {unchecked}", err=True)
-        if outputs.audit_retention is not None:
-            raise CheckFailed(outputs.audit_retention)
-        from stream_scorer.wiring.scoring import check_model  # noqa: PLC0415 - imports telemetry, which takes a second
-
-        typer.echo(f"# {check_model(settings)}")
-        _check_contact_lists(settings)
-
-
-def _check_contact_lists(settings: Settings) -> None:
-    """Compare the contact lists of the campaign worker with ``callbacks.columns``.
-
-    Raises:
-        CheckFailed: a list cannot be read, or its contacts cannot be dialled.
-    """
-    if settings.callbacks.target != "genesys-outbound":
-        return
-    target = build_target(settings)
-    try:
-        problems = []
-        for one in check_contact_lists(target):
-            if one.info is None or one.problem is not None:
-                problems.append(f"contact list {one.list_id}: {one.problem}")
-                continue
-            addresses = ", ".join(one.info.addresses)
-            found = f"{len(one.info.columns)} columns, addresses in {addresses}; {one.info.size:,} contacts"
-            typer.echo(f"# contact list {one.list_id}: {found}")
-        if problems:
-            raise CheckFailed("\n".join(problems))
-    finally:
-        target.close()
 
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:

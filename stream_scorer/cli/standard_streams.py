@@ -66,6 +66,7 @@ class SafeStream:
         self._notes = notes
         self._is_reported = False
         self._is_reader_gone = False
+        self._given_encoding = getattr(self._stream, "encoding", None) or "utf-8"
         if isinstance(self._stream, io.TextIOWrapper):
             # The command line library replaces ASCII by UTF-8 by itself, which would bypass this object.
             is_ascii = codecs.lookup(self._stream.encoding).name == "ascii"
@@ -84,6 +85,14 @@ class SafeStream:
                 poll.register(self._stream.fileno(), 0)
                 self._is_reader_gone = any(event & select.POLLERR for _, event in poll.poll(0))
         return self._is_reader_gone
+
+    def can_encode(self, text: str) -> bool:
+        """Return whether the stream was opened with an encoding that has these characters."""
+        try:
+            text.encode(self._given_encoding)
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
 
     def write(self, text: str) -> int:
         """Write a text, or drop it."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
     from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.core.scoring.request import Request
-    from stream_scorer.genesys.oauth import ReadSecret
+    from stream_scorer.genesys.oauth import ReadSecret, TokenOutcome
 
 SCOPE: Final = "predictiveengagement:score"
 _KNOWN_FOR_S: Final = 600.0
@@ -252,6 +252,10 @@ class ScoringClient:
         """Send a finished body with this number of contacts; otherwise as `ask`."""
         answer, _ = self._endpoint.send(body, contacts)
         return answer
+
+    def check_login(self) -> TokenOutcome:
+        """Return the present token, requested now if there is none; a failure is a value. Blocks as `ask`."""
+        return self._tokens.token()
 
     def check(self) -> ModelCheck:
         """Check token and model by one request without contacts, which is not billed. Blocks as `ask`; never raises."""

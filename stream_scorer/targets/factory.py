@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stream_scorer.errors import SettingsError
+from stream_scorer.errors import CheckFailed, SettingsError
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
@@ -36,6 +36,26 @@ def build_target(settings: Settings) -> Target:
         SettingsError: a setting that the target needs is missing or invalid; names it.
     """
     return _BUILDERS[settings.callbacks.target](settings)
+
+
+def check_endpoint(target: Target) -> Iterator[str]:
+    """Check that the campaign manager can be reached, or that its contact lists fit; yield a line for each success.
+
+    Raises:
+        CheckFailed: one line for each problem.
+    """
+    if isinstance(target, WebhookTarget):
+        yield target.reach()
+    problems = []
+    for one in check_contact_lists(target):
+        if one.info is None or one.problem is not None:
+            problems.append(f"contact list {one.list_id}: {one.problem}")
+            continue
+        addresses = ", ".join(one.info.addresses)
+        found = f"{len(one.info.columns)} columns, addresses in {addresses}; {one.info.size:,} contacts"
+        yield f"contact list {one.list_id}: {found}"
+    if problems:
+        raise CheckFailed("\n".join(problems))
 
 
 def check_contact_lists(target: Target) -> Iterator[ContactListCheck]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from stream_scorer.core.trace_context import TRACEPARENT
+from stream_scorer.errors import CheckFailed
 from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.targets.payload import PayloadTarget
 from stream_scorer.targets.response_policy import (
@@ -74,6 +75,26 @@ class WebhookTarget(PayloadTarget):
 
     def __repr__(self) -> str:
         return f"WebhookTarget(name={self.name!r})"
+
+    def reach(self) -> str:
+        """Return the answer of the receiver's host to ``HEAD /``, as one line; nothing is delivered.
+
+        Raises:
+            CheckFailed: there is none: name, address, connection or TLS.
+        """
+        parts = urlsplit(self._url)
+        try:
+            got = self._http.exchange(
+                "HEAD",
+                f"{parts.scheme}://{parts.netloc}/",
+                headers={"User-Agent": "stream-scorer"},
+                body=b"",
+                timeout_s=self._timeout_s,
+                max_answer_bytes=MAX_ANSWER_BYTES,
+            )
+        except TransportFailure as failure:
+            raise CheckFailed(f"{self.name}: {failure.message}") from None
+        return f"{self.name} answers (HTTP {got.status} to HEAD /; nothing was delivered)"
 
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt of at most ``timeout_s``; no failure of network or receiver is raised."""

@@ -15,6 +15,7 @@ from stream_scorer.core.scoring.response_match import Verifier
 from stream_scorer.core.scoring.response_policy import Policy
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoringClient
+from stream_scorer.genesys.oauth import TokenRefused, TokenUnavailable
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.admin.acls import scoring_rights
@@ -231,27 +232,53 @@ class ScoringService(Service):
         )
 
 
-def check_model(settings: Settings) -> str:
-    """Check token and model once, as at the start of the worker, and return the result as one line.
+class ApiCheck:
+    """Checks of login and model, as at the start of the worker; both use one token.
 
     Raises:
-        ApiRefused: the platform itself refuses the client or the model; one line with what to check.
-        ApiUnavailable: neither confirmed nor refused; a worker would wait outside its group.
+        SettingsError: on construction, if a setting of the API is missing.
     """
-    api = _api(settings)
-    try:
-        result = api.check()
-    finally:
-        api.close()
-    match result:
-        case ModelConfirmed(exchange):
-            return (
-                f"model {settings.genesys.model_id}: confirmed (HTTP {exchange.status} to a request without contacts)"
-            )
-        case ModelRefused(message=message):
-            raise ApiRefused(message)
-        case ModelUnavailable(message=message):
-            raise ApiUnavailable(f"token and model are not confirmed: {message}")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._api = _api(settings)
+
+    def login(self) -> str:
+        """Request a token, and return the result as one line.
+
+        Raises:
+            ApiRefused: the login service refuses the client; one line with what to check.
+            ApiUnavailable: no token for any other reason.
+        """
+        genesys = self._settings.genesys
+        match self._api.check_login():
+            case TokenRefused(message=message):
+                raise ApiRefused(message)
+            case TokenUnavailable(message=message):
+                raise ApiUnavailable(message)
+        return f"{genesys.token_url} gives OAuth client {genesys.client_id} a token"
+
+    def model(self) -> str:
+        """Send one request without contacts, which is not billed, and return the result as one line.
+
+        Raises:
+            ApiRefused: the platform itself refuses the client or the model; one line with what to check.
+            ApiUnavailable: neither confirmed nor refused; a worker would wait outside its group.
+        """
+        match self._api.check():
+            case ModelConfirmed(exchange):
+                return (
+                    f"model {self._settings.genesys.model_id}: confirmed"
+                    f" (HTTP {exchange.status} to a request without contacts)"
+                )
+            case ModelRefused(message=message):
+                raise ApiRefused(message)
+            case ModelUnavailable(message=message):
+                raise ApiUnavailable(f"token and model are not confirmed: {message}")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._api.close()
 
 
 def _api(settings: Settings) -> ScoringClient:

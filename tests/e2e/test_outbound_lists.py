@@ -379,14 +379,16 @@ def environment(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> pytest
 def test_config_check_with_connect_compares_the_lists(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = importlib.import_module("stream_scorer.cli.config")
-    environment.setattr(config, "check_topics", lambda *_, **__: {"t": 3})
-    environment.setattr(config, "check_outputs", lambda *_: OutputsReport(None, None))
-    environment.setattr(config, "check_retry_retention", lambda *_: None)
+    module = importlib.import_module("stream_scorer.cli.connection_check")
+    environment.setattr(module.ClusterAdmin, "cluster_id", lambda *_: "abc")
+    environment.setattr(module, "check_topics", lambda *_, **__: {"t": 3})
+    environment.setattr(module, "denied_message", lambda *_: None)
+    environment.setattr(module, "check_outputs", lambda *_: OutputsReport(None, None))
+    environment.setattr(module, "check_retry_retention", lambda *_: None)
     assert main(["config", "check", "--connect"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith('columns."phone" = "attributes.phone"') for line in said)
-    assert said[-1] == "# contact list simulator-list: 11 columns, addresses in phone; 0 contacts"
+    assert said[-1] == "# ✓ endpoint: contact list simulator-list: 11 columns, addresses in phone; 0 contacts"
     environment.setenv("STREAM_SCORER_CALLBACKS__CONTACT_LISTS", '{"spring": "no-such-list"}')
     assert main(["config", "check", "--connect"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]

@@ -230,7 +230,10 @@ def test_the_command_says_what_it_did(
     assert main(["config", "check", "--connect", "--config", str(file)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert f"# topic {settings.topics.features}: 4 partitions" in shown
-    assert shown[-1] == "# model simulator-model: confirmed (HTTP 400 to a request without contacts)"
+    assert shown[-2:] == [
+        "# ✓ model: model simulator-model: confirmed (HTTP 400 to a request without contacts)",
+        "# - endpoint: not checked: callbacks.url is not set",
+    ]
 
     monkeypatch.setenv("STREAM_SCORER_GENESYS__CLIENT_SECRET", "wrong")
     assert main(["config", "check", "--connect", "--config", str(file)]) == 1

@@ -23,6 +23,7 @@ from stream_scorer.cli import main
 from stream_scorer.core.scoring.api_response import Exchange
 from stream_scorer.core.scoring.model_check import ModelCheck, ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
+from stream_scorer.genesys.oauth import Token
 from stream_scorer.kafka.admin.output_topics import OutputsReport
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("result", "code", "line"),
     [
-        (ModelConfirmed(EXCHANGE), 0, "# model model: confirmed (HTTP 400 to a request without contacts)"),
+        (ModelConfirmed(EXCHANGE), 0, "# ✓ model: model model: confirmed (HTTP 400 to a request without contacts)"),
         (ModelRefused(EXCHANGE, "check the client"), 1, "stream-scorer: check the client"),
         (ModelUnavailable(EXCHANGE, "HTTP 503"), 1, "stream-scorer: token and model are not confirmed: HTTP 503"),
     ],
@@ -393,16 +394,20 @@ def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.Captu
 def test_config_check_with_connect_checks_token_and_model(
     result: ModelCheck, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = importlib.import_module("stream_scorer.cli.config")
-    monkeypatch.setattr(config, "check_topics", lambda *_, **__: {"t": 3})
-    monkeypatch.setattr(config, "check_outputs", lambda *_: OutputsReport(None, None))
-    monkeypatch.setattr(config, "check_retry_retention", lambda *_: None)
+    module = importlib.import_module("stream_scorer.cli.connection_check")
+    monkeypatch.setattr(module.ClusterAdmin, "cluster_id", lambda *_: "abc")
+    monkeypatch.setattr(module, "check_topics", lambda *_, **__: {"t": 3})
+    monkeypatch.setattr(module, "denied_message", lambda *_: None)
+    monkeypatch.setattr(module, "check_outputs", lambda *_: OutputsReport(None, None))
+    monkeypatch.setattr(module, "check_retry_retention", lambda *_: None)
+    monkeypatch.setattr("stream_scorer.genesys.client.ScoringClient.check_login", lambda _: Token("x", 1.0))
     monkeypatch.setattr("stream_scorer.genesys.client.ScoringClient.check", lambda _: result)
     assert main(["config", "check", "--connect"]) == code
     said = capsys.readouterr()
     assert "# topic t: 3 partitions" in said.out
+    assert said.out.splitlines()[-1] == "# - endpoint: not checked: callbacks.url is not set"
     lines = (said.out if code == 0 else said.err).splitlines()
-    assert lines[-1] == line
+    assert lines[-2 if code == 0 else -1] == line
 
 
 @pytest.mark.usefixtures("_complete")
