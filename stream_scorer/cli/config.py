@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +17,9 @@ from stream_scorer.cli.config_init import init
 from stream_scorer.cli.connection_check import check_connections
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.options import ConfigOption
+from stream_scorer.cli.score_check import check_score
 from stream_scorer.core.scoring.feature_types import Feature
+from stream_scorer.errors import UsageError
 from stream_scorer.kafka.client.config import check_properties, property_warnings
 from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.redaction.properties import SECRET_PROPERTY
@@ -33,7 +36,7 @@ app.command()(init)
 @with_examples(
     "config check --config scorer.toml",
     "config check --config scorer.toml --connect",
-    "config check -c scorer.toml --connect",
+    "config check --config scorer.toml --score contacts.csv --yes",
 )
 def check(
     config: ConfigOption = None,
@@ -46,12 +49,29 @@ def check(
             " the endpoint of callbacks.",
         ),
     ] = False,
+    score: Annotated[
+        Path | None,
+        typer.Option(
+            "--score",
+            metavar="FILE",
+            help="Send the first contact of a CSV or JSON Lines file, which is billed, and compare the answer with the"
+            " form that is assumed.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --score: send without a question.")] = False,
 ) -> None:
     """Check all settings that `run` needs, and print those in effect, without secrets.
 
     With --connect, a line for each step follows. A failed one has its remedy below it, and steps that do not depend on
     it are made all the same; the exit code is then 1.
+
+    With --score in place of it, one contact is scored and billed, and each assumption about the form of the answer is
+    printed with its verdict. Features and scores are not printed, and nothing is written to Kafka.
     """
+    if yes and score is None:
+        raise UsageError("--yes: add --score FILE, the only check that costs something")
+    if score is not None and connect:
+        raise UsageError("--score and --connect are two checks: run one after the other")
     loaded = load(config)
     settings = loaded.settings
     if connect:
@@ -62,6 +82,9 @@ def check(
         check_connections(settings, lambda: check_settings(settings))
         return
     check_settings(settings)
+    if score is not None:
+        check_score(settings, score, yes=yes)
+        return
     for line in effective_lines(loaded):
         typer.echo(line)
     for warning in (*all_warnings(settings), *defaults_in_use(settings)):

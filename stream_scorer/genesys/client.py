@@ -250,8 +250,12 @@ class ScoringClient:
 
     def send(self, body: bytes, contacts: int) -> ApiResponse:
         """Send a finished body with this number of contacts; otherwise as `ask`."""
-        answer, _ = self._endpoint.send(body, contacts)
+        answer, _ = self.exchange(body, contacts)
         return answer
+
+    def exchange(self, body: bytes, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
+        """Send a finished body, and return the API's HTTP answer, too; see `ScoreEndpoint.send`."""
+        return self._endpoint.send(body, contacts)
 
     def check_login(self) -> TokenOutcome:
         """Return the present token, requested now if there is none; a failure is a value. Blocks as `ask`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
+from stream_scorer.core.desk.answer_contract import Assumption, compare_answer, further_fields
 from stream_scorer.core.retry_topics import RetryDelays, StartBounds, level_of
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
@@ -17,7 +19,7 @@ from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.oauth import TokenRefused, TokenUnavailable
 from stream_scorer.genesys.request_quota import Quota
-from stream_scorer.genesys.wire import body_overhead, encode_contact
+from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact, read_json
 from stream_scorer.kafka.admin.acls import scoring_rights
 from stream_scorer.kafka.client.blocking_calls import call_until_stopped
 from stream_scorer.kafka.client.config import consumer_config, settling_time_s
@@ -45,11 +47,12 @@ from stream_scorer.telemetry.tracing.factory import scoring_trace
 from stream_scorer.wiring.service import MAX_RECORD_BYTES, Service, system_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
     from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.types import FeatureValue
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.settings import Settings
 
@@ -232,6 +235,18 @@ class ScoringService(Service):
         )
 
 
+class ScoreAnswer(NamedTuple):
+    """Comparison of one answer with the assumed contract.
+
+    Attributes:
+        assumptions: each with its verdict.
+        further_fields: fields of the answer that are not read.
+    """
+
+    assumptions: tuple[Assumption, ...]
+    further_fields: tuple[str, ...]
+
+
 class ApiCheck:
     """Checks of login and model, as at the start of the worker; both use one token.
 
@@ -275,6 +290,43 @@ class ApiCheck:
                 raise ApiRefused(message)
             case ModelUnavailable(message=message):
                 raise ApiUnavailable(f"token and model are not confirmed: {message}")
+
+    def score(self, contact_id: str, features: Mapping[str, FeatureValue], model_version: str | None) -> ScoreAnswer:
+        """Send one contact, which is billed, and compare the answer with the assumed contract.
+
+        Raises:
+            ApiUnavailable: there is no answer of the API.
+        """
+        body = build_body([encode_contact(contact_id, features)], model_version)
+        answer, got = self._api.exchange(body, 1)
+        if got is None:
+            raise ApiUnavailable(getattr(answer, "message", "no answer"))
+        is_success = HTTPStatus.OK <= got.status < HTTPStatus.MULTIPLE_CHOICES
+        found = "" if is_success else getattr(answer, "message", f"HTTP {got.status}")
+        status = Assumption("the status is 2xx", is_success, found)
+        if not is_success:
+            return ScoreAnswer((status,), ())
+        try:
+            value = read_json(got.body)
+        except ValueError:
+            return ScoreAnswer((status, Assumption("the body is JSON", holds=False, found="another text")), ())
+        quota, correlation = answer.exchange.quota, answer.exchange.correlation_id
+        headers = (
+            Assumption(
+                "the headers inin-ratelimit-count, -allowed and -reset are numbers",
+                quota is not None,
+                "" if quota is not None else "at least one is missing or no number",
+            ),
+            Assumption(
+                "the header ININ-Correlation-Id is an id",
+                correlation is not None,
+                "" if correlation is not None else "it is missing or has other characters",
+            ),
+        )
+        return ScoreAnswer(
+            (status, Assumption("the body is JSON", holds=True), *compare_answer(value, contact_id), *headers),
+            tuple(further_fields(value)),
+        )
 
     def close(self) -> None:
         """Close the connections."""
