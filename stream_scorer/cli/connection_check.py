@@ -14,9 +14,9 @@ from stream_scorer.cli.unexpected import kafka_error
 from stream_scorer.errors import CheckFailed, StreamScorerError
 from stream_scorer.kafka.admin.acls import denied_message, scoring_rights
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
-from stream_scorer.kafka.admin.output_topics import check_outputs
+from stream_scorer.kafka.admin.output_topics import check_outputs, decisions_shortage
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
-from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.targets.factory import build_target, check_endpoint
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
     steps.step(
         "retention",
         lambda: _retention(settings),
-        f"`stream-scorer topics create --update-retention` sets {settings.topics.audit}; of any other topic alter the"
-        " configuration.",
+        f"`stream-scorer topics create --update-retention` sets {settings.topics.audit}; alter the configuration of any"
+        " other topic with kafka-configs.",
         needs=["topics"],
     )
 
@@ -173,6 +173,11 @@ def _topics(settings: Settings) -> Iterator[str]:
     yield f"all {len(found)} of the scoring worker exist"
     for name, partitions in found.items():
         yield f"topic {name}: {partitions} partitions"
+    if not existing_topics(settings, [settings.topics.decisions]):
+        yield (
+            f"topic {settings.topics.decisions}: missing; no worker needs it, but `rejected replay` and the like:"
+            " run `stream-scorer topics create`"
+        )
 
 
 def _rights(settings: Settings) -> Iterator[str]:
@@ -186,8 +191,8 @@ def _retention(settings: Settings) -> Iterator[str]:
     hidden = check_retry_retention(settings, settings.contact_retry_topics)
     for unchecked in filter(None, (outputs.unchecked, hidden)):
         typer.echo(f"warning: {unchecked}", err=True)
-    if outputs.audit_retention is not None:
-        raise CheckFailed(outputs.audit_retention)
+    if short := list(filter(None, (outputs.audit_retention, decisions_shortage(settings)))):
+        raise CheckFailed("\n".join(short))
     is_whole = outputs.unchecked is None and hidden is None
     yield "no output is compacted, and retry topics and audit keep their records" if is_whole else "as far as visible"
 

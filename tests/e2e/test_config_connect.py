@@ -13,6 +13,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from worker_harness import ROOT
 
 from stream_scorer.cli import main
@@ -105,7 +107,10 @@ def test_marks_are_words_where_the_stream_has_no_symbols(environment: dict[str, 
         (
             {"STREAM_SCORER_AUDIT__RETENTION_DAYS": "900"},
             {"retention": "✗"},
-            ["keeps audit events for 400 days, and audit.retention_days is 900"],
+            [
+                "keeps audit events for 400 days, and audit.retention_days is 900",
+                "keeps decisions for 400 days, and audit.retention_days is 900",
+            ],
         ),
         (
             {"STREAM_SCORER_GENESYS__CLIENT_SECRET": "wrong"},
@@ -146,7 +151,23 @@ def test_a_failed_step_has_its_remedy_and_stops_only_what_needs_it(
     lines = done.stdout.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("# ✗"):
-            assert lines[number + 1].startswith("#   "), "the remedy"
+            assert lines[number + 1].startswith(("#   ", line.partition(": ")[0])), "the remedy, or one more problem"
+
+
+def test_the_topic_of_decisions_is_not_needed_and_its_retention_is_checked(
+    environment: dict[str, str], broker: Broker
+) -> None:
+    create_topics(load_settings(environ=environment))
+    missing = {**environment, "STREAM_SCORER_TOPICS__DECISIONS": "no-such-topic"}
+    marks, done = checked(missing, 0)
+    assert marks == dict.fromkeys(STEPS, "✓")
+    assert "# topic no-such-topic: missing; no worker needs it" in done.stdout
+    short = f"short-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(short, 1, 1, config={"retention.ms": "86400000"})])[short].result(30)
+    marks, done = checked({**environment, "STREAM_SCORER_TOPICS__DECISIONS": short}, 1)
+    assert marks["retention"] == "✗"
+    assert f"topic {short} keeps decisions for 1 days, and audit.retention_days is 400" in done.stderr
 
 
 def test_no_secret_is_printed(environment: dict[str, str]) -> None:

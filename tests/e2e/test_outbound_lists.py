@@ -382,6 +382,8 @@ def test_config_check_with_connect_compares_the_lists(
     module = importlib.import_module("stream_scorer.cli.connection_check")
     environment.setattr(module.ClusterAdmin, "cluster_id", lambda *_: "abc")
     environment.setattr(module, "check_topics", lambda *_, **__: {"t": 3})
+    environment.setattr(module, "existing_topics", lambda *_: ("decisions",))
+    environment.setattr(module, "decisions_shortage", lambda *_: None)
     environment.setattr(module, "denied_message", lambda *_: None)
     environment.setattr(module, "check_outputs", lambda *_: OutputsReport(None, None))
     environment.setattr(module, "check_retry_retention", lambda *_: None)

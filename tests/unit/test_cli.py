@@ -397,6 +397,8 @@ def test_config_check_with_connect_checks_token_and_model(
     module = importlib.import_module("stream_scorer.cli.connection_check")
     monkeypatch.setattr(module.ClusterAdmin, "cluster_id", lambda *_: "abc")
     monkeypatch.setattr(module, "check_topics", lambda *_, **__: {"t": 3})
+    monkeypatch.setattr(module, "existing_topics", lambda *_: ("decisions",))
+    monkeypatch.setattr(module, "decisions_shortage", lambda *_: None)
     monkeypatch.setattr(module, "denied_message", lambda *_: None)
     monkeypatch.setattr(module, "check_outputs", lambda *_: OutputsReport(None, None))
     monkeypatch.setattr(module, "check_retry_retention", lambda *_: None)

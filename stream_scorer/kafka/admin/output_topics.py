@@ -98,15 +98,35 @@ def update_audit_retention(settings: Settings) -> bool:
     return True
 
 
-def _audit_shortage(settings: Settings, properties: Mapping[str, str] | None) -> str | None:
-    kept = (properties or {}).get("retention.ms", "")
-    if not kept.isdigit() or int(kept) >= _audit_retention_ms(settings):
-        return None  # unlimited, long enough, or not shown
+def decisions_shortage(settings: Settings) -> str | None:
+    """Return one line if the topic of decisions deletes them too early; None: it does not, or is not shown."""
+    topic = settings.topics.decisions
+    admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
+    kept_days = _short_days(settings, describe_topics(admin, [topic]).get(topic))
+    if kept_days is None:
+        return None
     return (
-        f"topic {settings.topics.audit} keeps audit events for {int(kept) / _DAY_MS:.3g} days, and"
+        f"topic {topic} keeps decisions for {kept_days:.3g} days, and audit.retention_days is"
+        f" {settings.audit.retention_days}: set its retention.ms to {_audit_retention_ms(settings)}, or lower the"
+        " setting"
+    )
+
+
+def _audit_shortage(settings: Settings, properties: Mapping[str, str] | None) -> str | None:
+    kept_days = _short_days(settings, properties)
+    if kept_days is None:
+        return None
+    return (
+        f"topic {settings.topics.audit} keeps audit events for {kept_days:.3g} days, and"
         f" audit.retention_days is {settings.audit.retention_days}: run `stream-scorer topics create"
         " --update-retention`, or lower the setting"
     )
+
+
+def _short_days(settings: Settings, properties: Mapping[str, str] | None) -> float | None:
+    """Return a retention below `audit.retention_days`; None: it is unlimited, long enough, or not shown."""
+    kept = (properties or {}).get("retention.ms", "")
+    return int(kept) / _DAY_MS if kept.isdigit() and int(kept) < _audit_retention_ms(settings) else None
 
 
 def _audit_retention_ms(settings: Settings) -> int:
