@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.desk.group_lag import GroupOffsets, PartitionOffsets, Reading
 from stream_scorer.core.retry_topics import state_of
-from stream_scorer.errors import BrokerUnavailable, NothingToCheck, NotJudged
+from stream_scorer.errors import BrokerError, BrokerRefused, NothingToCheck, NotJudged
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 
@@ -57,7 +57,11 @@ class GroupStatus:
             deliverer = self._group("deliverer", settings.delivery_group_id, topics.callbacks, partitions)
             if deliverer is not None:
                 deliverer = self._with_waiting(deliverer, topics.retries(), partitions, lambda _: True)
-        except BrokerUnavailable as error:
+        except BrokerRefused:
+            raise
+        except BrokerError as error:
+            # New clients next time: after a restart of the broker, an old one fails with a fenced leader epoch.
+            self._admin, self._logs = ClusterAdmin(settings), {}
             raise NotJudged(str(error)) from None
         if scoring is None:
             self._check_has_topic(partitions, has_campaign=planner is not None or deliverer is not None)

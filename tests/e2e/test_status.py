@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callbacks_harness import score
 from confluent_kafka import Producer
-from scoring_harness import contacts
+from scoring_harness import ScoringHarness, contacts, wait_until
 from worker_harness import ROOT
 
 from stream_scorer.cli.examples import examples_of
 from stream_scorer.cli.status import status
+from stream_scorer.desk.group_status import GroupStatus
+from stream_scorer.errors import NotJudged
 from stream_scorer.local.kafka.process import free_port
+from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from kafka_fixture import Broker
     from worker_harness import WorkerHarness
 
+    from stream_scorer.local.kafka.broker import EmbeddedKafka
     from stream_scorer.local.receiver import Receiver
 
 pytestmark = pytest.mark.kafka
@@ -118,7 +122,8 @@ def test_the_campaign_worker_is_shown_with_its_groups(
     def groups() -> dict[str, Any] | None:
         told = json.loads(done(settings, "--json", "--admin", url))
         found = {group["loop"]: group for group in told["groups"]}
-        return {**found, "worker": told["workers"][0]} if all(one["lag"] == 0 for one in found.values()) else None
+        is_done = len(found) == 2 and all(one["lag"] == 0 for one in found.values())
+        return {**found, "worker": told["workers"][0]} if is_done else None
 
     found = campaign.wait(groups, "no lag", needs=worker)
     assert found.keys() == {"planner", "deliverer", "worker"}
@@ -233,6 +238,27 @@ def test_what_cannot_be_judged_is_exit_3(stage: WorkerHarness) -> None:
     assert "topic no-such-topic is missing" in done(nowhere, "--json", code=3)
     away = {**stage.settings(), "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
     assert "no answer from Kafka" in done(away, "--watch", code=3)
+
+
+def test_a_broker_that_comes_back_is_read_again(private_kafka: Callable[..., EmbeddedKafka]) -> None:
+    kafka = private_kafka()
+    arena = ScoringHarness(kafka.start().bootstrap_servers, partitions=1)
+    arena.produce(contacts(5, 1))
+    arena.commit_by_hand({0: 2})
+    reader = GroupStatus(load_settings(environ=arena.settings()), timeout_s=2.0)
+    assert reader.read().lag == 3
+    kafka.kill()
+    with pytest.raises(NotJudged, match="no answer from Kafka"):
+        reader.read()
+    kafka.start()
+
+    def lag() -> list[int] | None:
+        try:
+            return [reader.read().lag]
+        except NotJudged:
+            return None
+
+    assert wait_until(lag, "a reading") == [3]
 
 
 def test_the_examples_of_the_help(stage: WorkerHarness, tmp_path: Path) -> None:
