@@ -11,13 +11,19 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from callbacks_harness import score
 from scoring_harness import contacts
 from worker_harness import QUICK_SETTINGS, ROOT
 
 from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from callbacks_harness import CallbacksHarness
     from worker_harness import WorkerHarness
+
+    from stream_scorer.local.receiver import Receiver
 
 pytestmark = pytest.mark.kafka
 
@@ -76,6 +82,30 @@ def test_a_terminal_shows_one_line_each(stage: WorkerHarness) -> None:
     assert re.search(rf"totals  {numbers}", plain), plain
     assert plain.count("rebalance completed") == 1
     assert "partition assigned" not in plain
+
+
+def test_both_loops_of_the_campaign_worker_report(
+    make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
+) -> None:
+    campaign = make_campaign(receiver.environment())
+    campaign.put(score(f"c{number}", 0.9 if number else 0.1) for number in range(10))
+    worker = campaign.start("--from", "earliest")
+
+    def loops() -> bool:
+        return {line["loop"] for line in worker.said("caught up")} == {"planner", "deliverer"}
+
+    campaign.wait(loops, "both loops to catch up", needs=worker)
+    campaign.wait_receipts(9, needs=worker)
+    assert worker.stop() == 0, worker.log()
+    totals = {line["loop"]: line for line in worker.said("totals reported")}
+    assert (totals["planner"]["scores_read"], totals["planner"]["expired"]) == (10, 0)
+    assert totals["deliverer"]["delivered"] == totals["planner"]["planned"] > 0
+    assert (totals["deliverer"]["refused"], totals["deliverer"]["gave_up"], totals["deliverer"]["deferred"]) == (
+        0,
+        0,
+        0,
+    )
+    assert {line["loop"] for line in worker.said("rebalance completed")} == {"planner", "deliverer"}
 
 
 def read(descriptor: int) -> str:
