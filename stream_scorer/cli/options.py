@@ -34,13 +34,17 @@ NewTopicOption: TypeAlias = Annotated[
 
 # --- the operator's desk
 
-_BOUND: Final = "a duration such as 2h, an ISO time with a zone, or an offset; by Kafka's timestamp of the record."
+_BOUND: Final = (
+    "a duration back from now such as 2h, an ISO time with a zone (both of Kafka's timestamp), or an offset."
+)
 
 ContactsArgument: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[CONTACT]...", show_default=False, help="Only records of these contacts.")
+    list[str] | None, typer.Argument(metavar="CONTACT", show_default=False, help="Only records of these contacts.")
 ]
-SinceOption: TypeAlias = Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"Begin at {_BOUND}")]
-UntilOption: TypeAlias = Annotated[str | None, typer.Option("--until", metavar="WHEN", help=f"End before {_BOUND}")]
+SinceOption: TypeAlias = Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"First record: {_BOUND}")]
+UntilOption: TypeAlias = Annotated[
+    str | None, typer.Option("--until", metavar="WHEN", help=f"End, not included: {_BOUND}")
+]
 LimitOption: TypeAlias = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Maximum number of records.")
 ]

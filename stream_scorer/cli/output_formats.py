@@ -91,7 +91,7 @@ def row_output(
         UsageError: the file exists, the format needs a package or a file, or cannot show rows without an end.
         InputError: the file cannot be written.
     """
-    chosen = output_format or _default_format(out)
+    chosen = chosen_format(output_format, out)
     if is_endless and chosen not in _STREAMED:
         raise UsageError(f"-o {chosen} has an end, so --follow cannot write it: use -o jsonl or -o table")
     if chosen is OutputFormat.PARQUET:
@@ -109,7 +109,10 @@ def row_output(
         writer.flush()
 
 
-def _default_format(out: Path | None) -> OutputFormat:
+def chosen_format(output_format: OutputFormat | None, out: Path | None) -> OutputFormat:
+    """Return the format of a command's output; see `row_output`."""
+    if output_format is not None:
+        return output_format
     if out is None:
         return OutputFormat.TABLE if sys.stdout.isatty() else OutputFormat.JSONL
     ending = out.suffix.removeprefix(".").lower()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.errors import UsageError
-from stream_scorer.kafka.admin.acls import Permission
+from stream_scorer.kafka.admin.acls import reading_rights
 from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 
@@ -39,7 +39,7 @@ class TopicScan:
     """
 
     def __init__(self, settings: Settings, topic: str, selection: RecordFilter, *, timeout_s: float = 60.0) -> None:
-        count = check_topics(settings, [topic], rights=[Permission("Read", "topic", topic)])[topic]
+        count = check_topics(settings, [topic], rights=reading_rights(settings, [topic]))[topic]
         if selection.partition is not None and selection.partition >= count:
             raise UsageError(f"--partition {selection.partition}: topic {topic} has the partitions 0 to {count - 1}")
         self.topic = topic

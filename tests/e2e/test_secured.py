@@ -95,6 +95,23 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
         assert "the key's password" not in log
 
 
+def test_a_record_is_read_with_a_right_on_its_topic_and_none_on_a_group(ground: Ground) -> None:
+    name = ground.name
+    create_topics(ground.settings(ground.as_root()))
+    loaded = ground.command(ground.as_root(), "produce", contacts_file(ground.folder, 3))
+    assert loaded.code == 0, loaded
+    user = f"reader-{name}"
+    ground.scram(user)
+    ground.grant({f"User:{user}": [Permission("Read", "topic", f"features-{name}")]})
+    reader = ground.as_scram(user)
+    shown = ground.command(reader, "read", "features", "C-1")
+    assert (shown.code, shown.errors) == (0, ""), shown
+    assert json.loads(shown.out)["value"]["contact_id"] == "C-1"
+    denied = ground.command(reader, "read", "scores")
+    assert denied.code == 1
+    assert f"denies User:{user}: Read on topic scores-{name};" in denied.line
+
+
 def each_missing(ground: Ground, command: str, needed: tuple[Permission, ...]) -> None:
     """Starts the program once for each right that it needs, as a user who lacks that one, and reads its line."""
     create_topics(ground.settings(ground.as_root()))

@@ -152,6 +152,7 @@ def rights() -> str:
         "reconcile": (judge, administered),
         "rejected": (acls.rejected_desk_rights(defaults), ()),
         "review": (acls.review_desk_rights(defaults), ()),
+        "read": (acls.reading_rights(defaults), administered),
     }
     # The instance id is random unless it is set.
     roles = re.compile(rf"(?<=-){re.escape(defaults.kafka.instance_id)}-.*")

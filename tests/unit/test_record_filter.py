@@ -179,8 +179,18 @@ def test_bytes_without_the_id_are_not_decoded() -> None:
     assert not parse_filter(now_ms=NOW_MS, contacts=["anna"], since="8").may_match(record())
 
 
-def test_the_contacts_of_a_record_that_are_selected() -> None:
-    assert parse_filter(now_ms=NOW_MS).names_contact("anyone")
-    selection = parse_filter(now_ms=NOW_MS, contacts=["anna"])
-    assert selection.names_contact("anna")
-    assert not selection.names_contact("bert")
+def test_the_entries_of_an_audit_event_that_are_selected() -> None:
+    def entries(**options: Any) -> bool:
+        selection = parse_filter(now_ms=NOW_MS, **options)
+        return selection.selects_entries(record()) and selection.matches_entry(
+            record(), "anna", "event-1", "features/0/17"
+        )
+
+    assert entries(contacts=["bert", "anna"])
+    assert entries(contacts=["anna"], events=["event-1"], places=["features/0/17"])
+    assert not entries(contacts=["bert"])
+    assert not entries(contacts=["anna"], events=["event-2"])
+    assert not entries(contacts=["anna"], places=["features/0/1"])
+    # The whole event.
+    assert not entries(places=["scores/1/7"])
+    assert not entries(batches=["batch-1"])

@@ -27,6 +27,7 @@ USERS = {
     "judge": "reconcile",
     "operator": "rejected",
     "reviewer": "review",
+    "reader": "read",
 }
 
 
@@ -84,6 +85,7 @@ def needed() -> set[tuple[str, acls.Right]]:
         "reconcile": judge,
         "rejected": acls.rejected_desk_rights(settings),
         "review": acls.review_desk_rights(settings),
+        "read": acls.reading_rights(settings),
     }
     return {(program, right) for program, some in programs.items() for right in some}
 

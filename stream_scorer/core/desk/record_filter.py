@@ -84,13 +84,18 @@ class RecordFilter:
     batch_ids: frozenset[str] = frozenset()
     contact_ids: frozenset[str] = frozenset()
     _searched: tuple[tuple[bytes, ...], ...] = field(init=False, repr=False, compare=False, default=())
+    # The ids, and their forms in audit entries.
+    _contacts: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
+    _events: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
 
     def __post_init__(self) -> None:
-        """Encode the ids once: each record is searched for them."""
+        """Prepare the ids once: each record is searched for them."""
         places = [f"{place.topic}/{place.partition}/{place.offset}" for place in self.places]
         kinds = (self.contact_ids, self.event_ids, self.batch_ids, places)
         searched = tuple(tuple(audited_id(one).encode() for one in ids) for ids in kinds if ids)
         object.__setattr__(self, "_searched", searched)
+        object.__setattr__(self, "_contacts", self.contact_ids | {audited_id(one) for one in self.contact_ids})
+        object.__setattr__(self, "_events", self.event_ids | {audited_id(one) for one in self.event_ids})
 
     @property
     def selects_ids(self) -> bool:
@@ -126,13 +131,22 @@ class RecordFilter:
             return False
         if self.contact_ids and not self._has_contact(record, ids):
             return False
-        if self.event_ids and self.event_ids.isdisjoint(ids.event_ids):
+        if self.event_ids and self._events.isdisjoint(ids.event_ids):
             return False
         return not self.batch_ids or not self.batch_ids.isdisjoint({ids.batch_id, *_header(record, BATCH_HEADER)})
 
-    def names_contact(self, contact_id: str) -> bool:
-        """Return whether one of the contacts of a record is selected; all are if none is named."""
-        return not self.contact_ids or contact_id in self._audited_ids
+    def selects_entries(self, record: SourceRecord) -> bool:
+        """Return whether only some entries of an audit event are selected."""
+        by_place = bool(self.places) and not self._is_own_place(record)
+        return bool(self.contact_ids or self.event_ids) or by_place
+
+    def matches_entry(self, record: SourceRecord, contact_id: str, event_id: str, source: str) -> bool:
+        """Return whether an entry of a selected audit event is selected itself."""
+        return (
+            (not self.contact_ids or contact_id in self._contacts)
+            and (not self.event_ids or event_id in self._events)
+            and (not self.places or self._is_own_place(record) or parse_source(source) in self.places)
+        )
 
     def _has_bytes(self, record: SourceRecord) -> bool:
         value = record.value or b""
@@ -156,14 +170,10 @@ class RecordFilter:
         return any(parse_source(source) in self.places for source in sources)
 
     def _has_contact(self, record: SourceRecord, ids: RecordIds) -> bool:
-        if not self._audited_ids.isdisjoint(ids.contact_ids):
+        if not self._contacts.isdisjoint(ids.contact_ids):
             return True
         # The key counts only if the value has no ids: that of a callback is another id.
         return not ids.contact_ids and any(record.key == one.encode() for one in self.contact_ids)
-
-    @property
-    def _audited_ids(self) -> frozenset[str]:
-        return self.contact_ids | {audited_id(one) for one in self.contact_ids}
 
 
 def parse_filter(

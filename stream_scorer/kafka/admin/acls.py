@@ -123,6 +123,11 @@ def reconciling_callbacks_rights(settings: Settings) -> tuple[Permission, ...]:
     return (*_all("Read", campaign), *(Permission("Describe", "group", group) for group in groups))
 
 
+def reading_rights(settings: Settings, topics: Iterable[str] | None = None) -> tuple[Permission, ...]:
+    """Return the rights that ``read`` needs for some topics, and ``audit show`` for all; no group is needed."""
+    return _all("Read", settings.all_topics if topics is None else topics)
+
+
 def _all(operation: Operation, topics: Iterable[str]) -> tuple[Permission, ...]:
     return tuple(Permission(operation, "topic", name) for name in dict.fromkeys(topics))
 
