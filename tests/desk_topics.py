@@ -229,6 +229,14 @@ class DeskTopics:
         assert self._producer.flush(30) == 0
         return places[0]
 
+    def put_many(self, kind: str, number: int) -> None:
+        """Put so many records of other contacts on a topic."""
+        value = self.codecs[kind].encode(features("other"))
+        for index in range(number):
+            self._producer.produce(self.topics[kind], value, b"other", index % 2, timestamp=START_MS)
+            self._producer.poll(0)
+        assert self._producer.flush(60) == 0
+
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command as an operator does."""
         return subprocess.Popen(

@@ -51,6 +51,7 @@ class _Commands(LazyGroup):
             ),
             "status": Lazy("stream_scorer.cli.status:status", "Print lag, time left and the state of the workers."),
             "read": Lazy("stream_scorer.cli.read:read", "Print the records of a topic."),
+            "audit": Lazy("stream_scorer.cli.audit:app", "Show what happened to a contact."),
             "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
             "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Write a settings file, or check the settings."),

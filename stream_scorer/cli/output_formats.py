@@ -77,7 +77,12 @@ class RowWriter(Protocol):
 
 @contextmanager
 def row_output(
-    output_format: OutputFormat | None, out: Path | None, *, is_endless: bool = False, empty: str = ""
+    output_format: OutputFormat | None,
+    out: Path | None,
+    *,
+    is_endless: bool = False,
+    empty: str = "",
+    max_cell: int = _MAX_CELL,
 ) -> Iterator[RowWriter]:
     """Open the output of a command.
 
@@ -86,6 +91,7 @@ def row_output(
         out: a file that does not exist yet; it appears when all rows are written. None: standard output.
         is_endless: whether rows are shown while others are awaited; only table and JSON Lines can do that.
         empty: shown on standard error instead of a table without rows.
+        max_cell: width of a table's cell in terminal cells, at which it is cut.
 
     Raises:
         UsageError: the file exists, the format needs a package or a file, or cannot show rows without an end.
@@ -97,13 +103,13 @@ def row_output(
     if chosen is OutputFormat.PARQUET:
         _check_parquet(out)
     if out is None:
-        writer = _writer(chosen, sys.stdout, empty)
+        writer = _writer(chosen, sys.stdout, empty, max_cell)
         yield writer
         writer.finish()
         writer.flush()
         return
     with new_file(out) as file:
-        writer = _writer(chosen, file, empty)
+        writer = _writer(chosen, file, empty, max_cell)
         yield writer
         writer.finish()
         writer.flush()
@@ -119,10 +125,10 @@ def chosen_format(output_format: OutputFormat | None, out: Path | None) -> Outpu
     return OutputFormat(ending) if ending in set(OutputFormat) else OutputFormat.JSONL
 
 
-def _writer(chosen: OutputFormat, stream: IO[str], empty: str) -> RowWriter:
+def _writer(chosen: OutputFormat, stream: IO[str], empty: str, max_cell: int) -> RowWriter:
     match chosen:
         case OutputFormat.TABLE:
-            return _TableWriter(stream, empty)
+            return _TableWriter(stream, empty, max_cell)
         case OutputFormat.JSON:
             return _JsonWriter(stream)
         case OutputFormat.JSONL:
@@ -246,9 +252,10 @@ class _JsonWriter(_JsonLinesWriter):
 class _TableWriter:
     """Aligned columns, separated by two blanks. The columns are those of the first rows."""
 
-    def __init__(self, stream: IO[str], empty: str) -> None:
+    def __init__(self, stream: IO[str], empty: str, max_cell: int) -> None:
         self._stream = stream
         self._empty = empty
+        self._max_cell = max_cell
         self._waiting: list[dict[str, Any]] = []
         self._widths: dict[str, int] = {}
 
@@ -273,28 +280,29 @@ class _TableWriter:
     def _print(self) -> None:
         if not self._waiting:
             return
-        rows = [{name: _cell(value) for name, value in row.items()} for row in self._waiting]
+        rows = [{name: _cell(value, self._max_cell) for name, value in row.items()} for row in self._waiting]
         if not self._widths:
             names = list(dict.fromkeys(name for row in self._waiting for name in row))
             self._widths = {
-                name: max(cell_len(_cell(name)), *(cell_len(row.get(name, "")) for row in rows)) for name in names
+                name: max(cell_len(_cell(name, self._max_cell)), *(cell_len(row.get(name, "")) for row in rows))
+                for name in names
             }
-            self._print_line({name: _cell(name) for name in names}, {})
+            self._print_line({name: _cell(name, self._max_cell) for name in names}, {})
         for row, values in zip(rows, self._waiting, strict=True):
             self._print_line(row, values)
         self._waiting.clear()
 
     def _print_line(self, cells: Mapping[str, str], values: Mapping[str, Any]) -> None:
         # A name that the first rows do not have follows at the end of its line.
-        others = [f"{_cell(name)}={cell}" for name, cell in cells.items() if name not in self._widths]
+        others = [f"{_cell(name, self._max_cell)}={cell}" for name, cell in cells.items() if name not in self._widths]
         columns = [_aligned(cells.get(name, ""), width, values.get(name)) for name, width in self._widths.items()]
         self._stream.write("  ".join([*columns, *others]).rstrip() + "\n")
 
 
-def _cell(value: Any) -> str:
-    """Return the text of a cell: one line without control characters, at most 60 cells wide."""
+def _cell(value: Any, max_cells: int) -> str:
+    """Return the text of a cell: one line without control characters, cut at a width."""
     text = printable(value if isinstance(value, str) else _text(value))
-    return text if cell_len(text) <= _MAX_CELL else set_cell_size(text, _MAX_CELL - 1) + "…"
+    return text if cell_len(text) <= max_cells else set_cell_size(text, max_cells - 1) + "…"
 
 
 def _aligned(cell: str, width: int, value: Any) -> str:

@@ -59,20 +59,27 @@ def topic_key(name: str) -> str:
     return key
 
 
+def topic_names(settings: Settings, key: str) -> tuple[str, ...]:
+    """Return the names that a key stands for; of a prefix, those of all levels, level 1 first."""
+    topics = settings.topics
+    match key:
+        case "features_retry":
+            return topics.contact_retries()
+        case "callbacks_retry":
+            return topics.retries()
+        case _:
+            return (str(getattr(topics, key)),)
+
+
 def topics_of(settings: Settings, key: str) -> tuple[str, ...]:
     """Return the topics of a key: one, or the retry topics that exist, level 1 first.
 
     Raises:
         BrokerUnavailable: no broker answers.
     """
-    topics = settings.topics
-    match key:
-        case "features_retry":
-            return existing_topics(settings, topics.contact_retries()) or topics.contact_retries(1)
-        case "callbacks_retry":
-            return existing_topics(settings, topics.retries()) or topics.retries(1)
-        case _:
-            return (str(getattr(topics, key)),)
+    names = topic_names(settings, key)
+    # A key without any topic is an error of the scan, which names level 1.
+    return names if len(names) == 1 else existing_topics(settings, names) or names[:1]
 
 
 class RecordDecoder:

@@ -84,6 +84,7 @@ class RecordFilter:
     batch_ids: frozenset[str] = frozenset()
     contact_ids: frozenset[str] = frozenset()
     _searched: tuple[tuple[bytes, ...], ...] = field(init=False, repr=False, compare=False, default=())
+    _in_values: tuple[tuple[bytes, ...], ...] = field(init=False, repr=False, compare=False, default=())
     # The ids, and their forms in audit entries.
     _contacts: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
     _events: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
@@ -94,6 +95,8 @@ class RecordFilter:
         kinds = (self.contact_ids, self.event_ids, self.batch_ids, places)
         searched = tuple(tuple(audited_id(one).encode() for one in ids) for ids in kinds if ids)
         object.__setattr__(self, "_searched", searched)
+        in_values = tuple(tuple(audited_id(one).encode() for one in ids) for ids in kinds[:2] if ids)
+        object.__setattr__(self, "_in_values", in_values)
         object.__setattr__(self, "_contacts", self.contact_ids | {audited_id(one) for one in self.contact_ids})
         object.__setattr__(self, "_events", self.event_ids | {audited_id(one) for one in self.event_ids})
 
@@ -111,6 +114,11 @@ class RecordFilter:
         if self.partition is not None and record.partition != self.partition:
             return False
         return not _is_before(record, self.since) and (self.until is None or _is_before(record, self.until))
+
+    def may_contain(self, key: bytes | None, value: bytes | None) -> bool:
+        """Return whether a record may have the selected contact and event ids, which stand in no header."""
+        key, value = key or b"", value or b""
+        return all(any(one in value or one in key for one in ids) for ids in self._in_values)
 
     def may_match(self, record: SourceRecord) -> bool:
         """Return whether the record may match: False only if its bytes do not contain the selected ids."""

@@ -42,6 +42,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "Decision": ("action", "place", "job", "operator", "note", "result_place"),
     }
 )
+_SHOWN_BESIDE_ENTRY: Final = ("batch_id", "api_status", "attempts")
 _SHOWN_ENTRY: Final = ("contact_id", "outcome", "score", "reasons", "event_id", "source")
 _DUE: Final = "not-before"
 _MAX_TIME_DIGITS: Final = 15
@@ -93,12 +94,18 @@ def table_rows(decoded: DecodedRecord, selection: RecordFilter) -> Iterator[dict
         row: dict[str, Any] = {"place": decoded.place, "timestamp": iso_time(record.timestamp_ms)}
         if value is None:
             row |= {"key": None if record.key is None else _text(record.key), "error": decoded.error}
-        for name in _SHOWN_UNDECODABLE if value is None else _SHOWN.get(decoded.schema or "", ()):
+        for name in _shown(decoded, value, entry):
             if value is not None and name in value:
                 row[name] = value[name]
             elif f"{_PREFIX}{name}" in headers:
                 row[name] = _due(headers[f"{_PREFIX}{name}"]) if name == _DUE else headers[f"{_PREFIX}{name}"]
         yield row if entry is None else row | {name: entry[name] for name in _SHOWN_ENTRY}
+
+
+def _shown(decoded: DecodedRecord, value: Mapping[str, Any] | None, entry: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if value is None:
+        return _SHOWN_UNDECODABLE
+    return _SHOWN.get(decoded.schema or "", ()) if entry is None else _SHOWN_BESIDE_ENTRY
 
 
 def _parts(
