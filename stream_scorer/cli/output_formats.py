@@ -336,8 +336,13 @@ class _Spool:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns; those of one map are adjacent."""
-        return [name for group in self._groups.values() for name in group]
+        """Names of the columns; those of one map are adjacent.
+
+        A map that is null in some rows, and in others has values, has no column of its own.
+        """
+        names = [name for group in self._groups.values() for name in group]
+        parents = {name[:at] for name in names for at, sign in enumerate(name) if sign == "."}
+        return [name for name in names if name in self.kinds or name not in parents]
 
     def write(self, row: Mapping[str, Any]) -> None:
         flat: dict[str, Any] = {}
@@ -381,9 +386,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
     elif isinstance(value, float):
         yield name, str(_finite(value))
-    elif isinstance(value, dict):
-        yield name, None
-    else:
+    elif not isinstance(value, dict):
         yield name, _encoded(value) if isinstance(value, bytes) else to_json(value)
 
 

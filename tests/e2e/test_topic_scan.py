@@ -10,10 +10,12 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from scoring_harness import wait_until
 
 from stream_scorer.core.desk.record_filter import parse_filter
 from stream_scorer.desk.topic_scan import TopicScan
 from stream_scorer.errors import BrokerRefused, UsageError
+from stream_scorer.kafka.consumer import log_reader
 from stream_scorer.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,12 +36,18 @@ class Topic:
     def __init__(self, servers: str) -> None:
         self.servers = servers
         self.name = f"scan-{uuid.uuid4().hex[:12]}"
-        # The records are from the future, and brokers refuse those by default.
-        config = {"message.timestamp.after.max.ms": str(2**62)}
-        admin = AdminClient({"bootstrap.servers": servers})
-        for made in admin.create_topics([NewTopic(self.name, 2, 1, config=config)]).values():
-            made.result(30)
         self.settings = Settings.model_validate({"kafka": {"bootstrap_servers": servers}})
+        self._admin = AdminClient({"bootstrap.servers": servers})
+        self.create()
+
+    def create(self) -> None:
+        # The records are from the future, and brokers refuse those by default.
+        wanted = NewTopic(self.name, 2, 1, config={"message.timestamp.after.max.ms": str(2**62)})
+        # Until a deletion has reached the broker, the topic exists.
+        wait_until(lambda: self._admin.create_topics([wanted])[self.name].exception(30) is None, "the new topic")
+
+    def delete(self) -> None:
+        self._admin.delete_topics([self.name], operation_timeout=30)[self.name].result(30)
 
     def put(self, numbers: range, partition: int = 0, producer: Producer | None = None) -> None:
         client = producer or Producer({"bootstrap.servers": self.servers, "linger.ms": 0})
@@ -156,6 +164,22 @@ def test_follow_yields_what_is_committed_later(broker: Broker) -> None:
     assert adding is not None
     adding.join()
     assert found == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "created again"])
+def test_follow_ends_when_its_topic_is_deleted(broker: Broker, monkeypatch: pytest.MonkeyPatch, *, again: bool) -> None:
+    monkeypatch.setattr(log_reader, "_IDENTITY_S", 0.5)
+    made = Topic(broker.bootstrap_servers)
+    made.put(range(1))
+    batches = made.scan().follow()
+    while not next(batches):
+        pass
+    made.delete()
+    if again:
+        made.create()
+    with pytest.raises(BrokerRefused, match=f"topic {made.name} was deleted"):
+        for _ in batches:
+            pass
 
 
 def test_wrong_topics_and_partitions(topic: Topic) -> None:

@@ -102,6 +102,12 @@ def test_csv_without_rows_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown([], OutputFormat.CSV, capsys) == ""
 
 
+def test_a_map_that_is_empty_or_null_in_some_rows_has_no_column_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"value": None, "error": None, "empty": {}}, {"value": {"a.b": 1, "c": {"d": 2}}}, {"value": {"c": None}}]
+    read = list(csv.reader(io.StringIO(shown(rows, OutputFormat.CSV, capsys), newline="")))
+    assert read == [["value.a.b", "value.c.d", "error"], ["", "", ""], ["1", "2", ""], ["", "", ""]]
+
+
 def test_more_names_than_columns_are_one_column(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": "a", "features": {f"f{n}": n for n in range(1500)}}, {"id": "b", "last": 1}]
     text = shown(rows, OutputFormat.CSV, capsys)

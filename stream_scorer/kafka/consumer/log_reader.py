@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # typ
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.core.reconciliation.lost_offsets import Lost, parse_lost
 from stream_scorer.core.records import SourceRecord
-from stream_scorer.errors import BrokerUnavailable, NotJudged, StreamScorerError
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable, NotJudged, StreamScorerError
 from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.client.factory import create_client
@@ -37,6 +37,7 @@ _CALL_S: Final = 5.0
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _AGAIN_S: Final = 0.1
+_IDENTITY_S: Final = 15.0
 _DELETED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
 
 
@@ -249,20 +250,36 @@ class LogReader:
             BrokerRefused: a right is missing, or the topic was deleted.
             NotJudged: records were deleted before they were read.
         """
+        topic_id = self.topic_id(topic)
+        check_at = time.monotonic() + _IDENTITY_S
         consumer = create_client(Consumer, self._config)
         try:
             consumer.assign([TopicPartition(topic, number, begin) for number, begin in begins.items()])
             while True:
+                # The client waits without an end for a topic that was deleted.
+                if time.monotonic() > check_at:
+                    self._check_identity(topic, topic_id)
+                    check_at = time.monotonic() + _IDENTITY_S
                 batch = []
                 for message in consumer.consume(_BATCH, _BATCH_S):
                     number, offset, error = message.partition(), message.offset(), message.error()
                     if error is not None:
+                        if error.code() in _DELETED:  # retention, or a topic that was created again
+                            self._check_identity(topic, topic_id)
                         _check(topic, error, self._config)
                     elif number is not None and offset is not None:
                         batch.append(Record(number, offset, message))
                 yield batch
         finally:
             consumer.close()
+
+    def _check_identity(self, topic: str, topic_id: str | None) -> None:
+        try:
+            is_same = topic_id is None or self.topic_id(topic) == topic_id
+        except BrokerUnavailable:
+            return
+        if not is_same:
+            raise BrokerRefused(f"topic {topic} was deleted: start again if it was created again")
 
     def first_offsets(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """Return the first offset of each partition whose timestamp is at or after a time; without any it is left out.
