@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.desk.history import History
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.desk.history import HistoryEvent
-    from stream_scorer.core.records import SourceRecord
     from stream_scorer.settings import Settings
 
 # The topics are read at the same time: most of a scan is a wait for the first and the last batch.
@@ -48,6 +47,7 @@ class ContactHistory:
     def __init__(self, settings: Settings, selection: RecordFilter) -> None:
         self._settings = settings
         self._selection = selection
+        self._adding = Lock()
         # Several keys may have one topic.
         keys = {name: key for key in TOPIC_KEYS for name in topic_names(settings, key)}
         present = existing_topics(settings, keys)
@@ -76,24 +76,25 @@ class ContactHistory:
 
     def _read_topics(self, topics: Mapping[str, str], selection: RecordFilter, history: History) -> None:
         stopped = Event()
+        reading = partial(self._read_topic, selection=selection, history=history, stopped=stopped)
         with ThreadPoolExecutor(_SCANS) as pool:
             try:
-                scans = pool.map(partial(self._found, selection=selection, stopped=stopped), topics)
-                for name, found in zip(topics, scans, strict=True):
-                    decoder = RecordDecoder(self._settings, topics[name])
-                    for record in found:
-                        decoded = decoder.decode(record)
-                        if selection.matches(record, decoded.ids):
-                            history.add(decoded, is_retry=topics[name] in _RETRIES)
+                for _ in pool.map(reading, topics.keys(), topics.values()):
+                    pass
             except BaseException:  # Ctrl-C too: the other scans would be waited for
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _found(self, topic: str, *, selection: RecordFilter, stopped: Event) -> list[SourceRecord]:
-        found: list[SourceRecord] = []
+    def _read_topic(self, topic: str, key: str, *, selection: RecordFilter, history: History, stopped: Event) -> None:
+        decoder = RecordDecoder(self._settings, key)
         for batch in TopicScan(self._settings, topic, selection).batches():
             if stopped.is_set():
-                break
-            found += [one for one in batch if selection.may_match(one)]
-        return found
+                return
+            for record in batch:
+                if not selection.may_match(record):
+                    continue
+                decoded = decoder.decode(record)
+                if selection.matches(record, decoded.ids):
+                    with self._adding:
+                        history.add(decoded, is_retry=key in _RETRIES)

@@ -128,6 +128,13 @@ def test_a_place_is_that_of_the_record_or_of_its_source() -> None:
     assert not selects(record(headers=[("stream-scorer-source", b"\xff\n")]), places=["features/0/17"])
 
 
+def test_many_places_are_not_searched_for_in_the_bytes() -> None:
+    many = parse_filter(now_ms=NOW_MS, places=[f"features/0/{offset}" for offset in range(1000)])
+    assert many.may_match(record(value=b"", headers=[]))
+    assert not many.matches(record(value=b"", headers=[]), RecordIds())
+    assert many.matches(record(), IDS)
+
+
 def test_event_and_batch() -> None:
     assert selects(events=["event-1"])
     assert not selects(events=["event"])

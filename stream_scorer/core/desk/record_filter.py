@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_HEADER: Final = "stream-scorer-batch"
 _ID_HEADERS: Final = frozenset({BATCH_HEADER, SOURCE_HEADER})
+_MAX_SEARCHED_PLACES: Final = 20
 
 _MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
@@ -91,7 +92,9 @@ class RecordFilter:
 
     def __post_init__(self) -> None:
         """Prepare the ids once: each record is searched for them."""
-        places = [f"{place.topic}/{place.partition}/{place.offset}" for place in self.places]
+        # A search for many places would take longer than the decoding of all records.
+        few = self.places if len(self.places) <= _MAX_SEARCHED_PLACES else ()
+        places = [f"{place.topic}/{place.partition}/{place.offset}" for place in few]
         kinds = (self.contact_ids, self.event_ids, self.batch_ids, places)
         searched = tuple(tuple(audited_id(one).encode() for one in ids) for ids in kinds if ids)
         object.__setattr__(self, "_searched", searched)
