@@ -146,7 +146,8 @@ def test_an_outcome_that_retention_deleted_is_known_from_the_audit() -> None:
         (("scores/0/1", score("anna"), {"error-reason": "too_large"}, 1), Happened.CALLBACK_REJECTED),
         (("receipts/0/1", receipt(["anna"], ["s/0/1"], outcome="GAVE_UP"), {}, 1), Happened.GAVE_UP),
         (("receipts/0/1", receipt(["anna"], ["s/0/1"], outcome="EXPIRED"), {}, 1), Happened.EXPIRED),
-        (("features/0/1", None, {}, 1), Happened.RECEIVED),
+        (("features/0/1", None, {}, 1), Happened.UNDECODABLE),
+        (("review/0/1", None, by("f/0/1"), 1), Happened.UNDECODABLE),
         (("rejected/0/1", None, by("f/0/1", error_reason="undecodable"), 1), Happened.REJECTED),
     ],
 )

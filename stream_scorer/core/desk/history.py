@@ -39,6 +39,7 @@ class Happened(StrEnum):
     """Kinds of events, in the order of the pipeline."""
 
     RECEIVED = "received"
+    UNDECODABLE = "undecodable"
     DEFERRED = "deferred"
     SCORED = "scored"
     REVIEW = "review"
@@ -211,6 +212,8 @@ def _contact(
 ) -> tuple[Happened, dict[str, Any]]:
     if f"{_ERROR}reason" in headers:
         return Happened.REJECTED, _error_details(headers)
+    if not value:
+        return Happened.UNDECODABLE, {}
     if is_retry:
         details: dict[str, Any] = {"rounds": headers.get(DEFERRED_HEADER), "due": _due(headers.get(NOT_BEFORE_HEADER))}
         return Happened.DEFERRED, {**details, "held": headers.get(HELD_HEADER)}
