@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.desk.explanation import OK
-from stream_scorer.core.desk.record_counts import iso_time
+from stream_scorer.core.desk.record_rows import iso_time
 from stream_scorer.errors import printable
 
 if TYPE_CHECKING:

@@ -198,7 +198,7 @@ def replay(
 @with_examples(
     "rejected discard --place contact-features-rejected/0/17 --note 'test data' --yes",
     "rejected discard --where 'campaign_id == \"load-test\"' --note 'load test of Monday' --yes",
-    "rejected discard --reason expired --until 24h --note 'too old to call' --yes",
+    "rejected discard --reason expired --since 24h --note 'too old to call' --yes",
 )
 @sharing(options=selection, choices=job_choices)
 def discard(

@@ -147,7 +147,7 @@ def accept(
 @with_examples(
     "review discard C-10023 --note 'not a customer any more' --yes",
     "review discard --reason score_out_of_range --note 'model defect of 12 May' --yes",
-    "review discard --until 72h --note 'too old to call' --yes",
+    "review discard --since 72h --note 'campaign is over' --yes",
 )
 @sharing(options=selection, choices=job_choices)
 def discard(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.discard import Discard
 from stream_scorer.core.desk.expression import REVIEW_NAMES, Expression
-from stream_scorer.core.desk.record_counts import UNKNOWN, RecordCounts, campaign_name, iso_time
+from stream_scorer.core.desk.record_counts import UNKNOWN, RecordCounts, campaign_name
+from stream_scorer.core.desk.record_rows import iso_time
 from stream_scorer.core.desk.review import Accept, ReviewFilter, ReviewState
 from stream_scorer.core.scoring.types import ReviewReason
 from stream_scorer.desk.record_desk import DeskOptions, RecordDesk, current_ms

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from desk_harness import DeskHarness
 
+from stream_scorer.settings import TopicsSettings
+
 if TYPE_CHECKING:
     from worker_harness import WorkerHarness
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "desk.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+DEFAULTS = TopicsSettings()
 NOT_TABLES = ("produce", "explain")
 FORMS = {
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "<id>",
@@ -48,10 +51,10 @@ def run(desk: DeskHarness, command: str) -> str:
     done = desk.call(*arguments)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     names = {**desk.stage.topics, "decisions": desk.topic}
-    shown = {"features": "contact-features", "rejected": "contact-features-rejected", "audit": "scoring-audit"}
+    shown = {kind: getattr(DEFAULTS, kind) for kind in names}
     text = done.stdout
     for kind, name in names.items():
-        text = text.replace(name, shown.get(kind, name))
+        text = text.replace(name, shown[kind])
     return text
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from stream_scorer.core.desk.record_rows import iso_time
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -82,13 +84,6 @@ def campaign_name(campaign_id: str | None) -> str:
     return campaign_id or NO_CAMPAIGN
 
 
-def iso_time(at_ms: int) -> str:
-    """Return a Kafka timestamp as ISO 8601 in UTC; empty: there is none."""
-    if at_ms < 0:
-        return ""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def time_of_ms(at_ms: int) -> datetime | None:
     """Return Unix milliseconds as a time; None: it is outside the years 1 to 9999."""
     try:
@@ -98,4 +93,4 @@ def time_of_ms(at_ms: int) -> datetime | None:
 
 
 def _hour(at_ms: int) -> str:
-    return iso_time(at_ms // 3_600_000 * 3_600_000)
+    return "" if at_ms < 0 else str(iso_time(at_ms // 3_600_000 * 3_600_000))
