@@ -64,7 +64,7 @@ def test_all_are_made_and_can_be_used_at_once(settings: Settings, broker: Broker
     report = create_topics(settings)
     assert report.created == settings.all_topics
     assert report.existing == ()
-    assert len(report.created) == 15
+    assert len(report.created) == 16
     assert check_topics(settings, settings.all_topics) == dict.fromkeys(settings.all_topics, 4)
     assert topic_config(broker, settings.topics.rejected)["max.message.bytes"] == "2097152"
     assert topic_config(broker, settings.topics.scores)["max.message.bytes"] != "2097152"
@@ -169,7 +169,7 @@ def test_what_exists_is_left_as_it_is(settings: Settings) -> None:
 def test_several_settings_may_name_one_topic(settings: Settings, names: dict[str, str]) -> None:
     shared = settings.model_copy(update={"topics": TopicsSettings(**{**names, "review": names["scores"]})})
     report = create_topics(shared)
-    assert len(report.created) == len(set(report.created)) == 14
+    assert len(report.created) == len(set(report.created)) == 15
     assert names["review"] not in report.created
 
 
@@ -222,7 +222,7 @@ def test_the_command_says_what_it_did(
     said = capsys.readouterr()
     assert said.err == ""
     shown = said.out.splitlines()
-    assert [line.split()[0] for line in shown] == ["created"] * 15 + ["existing"] * 15
+    assert [line.split()[0] for line in shown] == ["created"] * 16 + ["existing"] * 16
     assert shown[0] == f"created   {settings.topics.features} (4 partitions)"
 
     for name, value in simulator.environment().items():
