@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.desk.group_lag import GroupOffsets, PartitionOffsets, Reading
 from stream_scorer.core.retry_topics import state_of
 from stream_scorer.errors import BrokerError, BrokerRefused, NothingToCheck, NotJudged
+from stream_scorer.kafka.admin.acls import Permission, denied_message
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 
@@ -69,13 +70,16 @@ class GroupStatus:
         return Reading(time.monotonic(), tuple(one for one in found if one is not None))
 
     def _check_has_topic(self, partitions: Mapping[str, int], *, has_campaign: bool) -> None:
-        """Raise an error if the scoring group should have commits and has none."""
+        """Raise an error if the scoring group should have commits and has none, or cannot be seen."""
         topic = self._settings.topics.features
         if topic in partitions:
             raise NothingToCheck(
                 f"group {self._settings.kafka.group_id} has no commits on {topic}: kafka.group_id is mistyped, no"
                 " worker has run, or its commits have expired"
             )
+        # A topic without any right of this user is not listed.
+        if (denied := denied_message(self._settings, [Permission("Describe", "topic", topic)])) is not None:
+            raise BrokerRefused(denied)
         if not has_campaign:
             servers = self._settings.kafka.bootstrap_servers
             raise NotJudged(

@@ -71,7 +71,7 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
     )
     made = ground.command(ground.as_scram(f"maker-{name}"), "topics", "create")
     # The contacts' retry topics have their default names, so another test may have made them.
-    assert (made.code, made.out.count("created") + made.out.count("existing")) == (0, 11), made
+    assert (made.code, made.out.count("created") + made.out.count("existing")) == (0, 12), made
     loader = ground.as_token(f"loader-{name}", token_url, SECRET)
     loaded = ground.command(loader, "produce", contacts_file(ground.folder, number))
     assert loaded.code == 0, loaded
@@ -89,6 +89,9 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
         return done and (callbacks := found["callbacks"]) and callbacks["totals"]["delivered"] > 0 and found
 
     wait_until(all_done, lambda: scorer.log() + caller.log())
+    seen = ground.command(judge, "status", "--json")
+    assert seen.code == 0, seen
+    assert {group["loop"] for group in json.loads(seen.out)["groups"]} == {"scoring", "planner", "deliverer"}
     assert (scorer.stop(), caller.stop()) == (0, 0)
     for log in (scorer.log(), caller.log()):
         assert "password of" not in log
@@ -156,6 +159,9 @@ def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> No
     )
     assert loaded.code == 1
     assert f"denies User:loader-{name}: Write on topic features-{name};" in loaded.line
+    seen = ground.command(nobody, "status")
+    assert seen.code == 1
+    assert f"denies User:nobody-{name}: Describe on topic features-{name};" in seen.line
     judged = ground.command(ground.as_certificate(f"judge-{name}"), "reconcile")
     assert judged.code == 1
     assert f"Read on topic features-{name}, Read on topic scores-{name}, " in judged.line
