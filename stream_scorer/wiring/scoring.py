@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from stream_scorer.core.desk.answer_contract import Assumption, compare_answer, further_fields
+from stream_scorer.core.http_failure import HttpFailure
 from stream_scorer.core.retry_topics import RetryDelays, StartBounds, level_of
+from stream_scorer.core.scoring.api_response import Forbidden
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
@@ -295,12 +297,17 @@ class ApiCheck:
         """Send one contact, which is billed, and compare the answer with the assumed contract.
 
         Raises:
+            ApiRefused: the login service refuses the client; nothing was sent.
             ApiUnavailable: there is no answer of the API.
         """
         body = build_body([encode_contact(contact_id, features)], model_version)
         answer, got = self._api.exchange(body, 1)
         if got is None:
-            raise ApiUnavailable(getattr(answer, "message", "no answer"))
+            if isinstance(answer, Forbidden):
+                raise ApiRefused(answer.message)
+            message = getattr(answer, "message", "no answer")
+            is_sent = getattr(answer, "failure", None) is not HttpFailure.NO_TOKEN
+            raise ApiUnavailable(f"{message}; the contact may have been billed" if is_sent else message)
         is_success = HTTPStatus.OK <= got.status < HTTPStatus.MULTIPLE_CHOICES
         found = "" if is_success else getattr(answer, "message", f"HTTP {got.status}")
         status = Assumption("the status is 2xx", is_success, found)

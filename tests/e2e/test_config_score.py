@@ -111,11 +111,24 @@ def test_what_does_not_hold_is_shown(
     assert "not hold" in done.stderr.splitlines()[-1]
 
 
-def test_an_api_that_does_not_answer_is_one_line(simulator: Simulator, contacts: Path) -> None:
-    simulator.add_fault(drop="before", times=None)
+@pytest.mark.parametrize(
+    ("fault", "part", "may_be_billed"),
+    [
+        ({"drop": "after"}, "", True),
+        ({"path": "token", "status": 503}, "no token: the login service answers HTTP 503", False),
+        ({"path": "token", "status": 401}, "the login service refuses OAuth client", False),
+    ],
+)
+def test_no_answer_is_one_line(
+    simulator: Simulator, contacts: Path, fault: dict[str, Any], part: str, *, may_be_billed: bool
+) -> None:
+    simulator.add_fault(**fault, times=None)
     done = run(simulator, contacts, "--yes", code=1)
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 2
+    _, line = done.stderr.splitlines()
+    assert part in line
+    assert line.endswith("; the contact may have been billed") is may_be_billed
+    assert bool(simulator.scored()) is may_be_billed
 
 
 @pytest.mark.parametrize(
