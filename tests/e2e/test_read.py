@@ -439,6 +439,22 @@ def test_a_missing_topic_and_a_broker_that_is_away(read: Any, monkeypatch: pytes
     assert (code, len(errors.splitlines())) == (1, 1)
 
 
+def test_no_error_has_what_a_record_holds(broker: Broker, tmp_path: Path) -> None:
+    """Neither with --debug nor where a value breaks its schema in the middle."""
+    desk = DeskTopics(broker.bootstrap_servers)
+    good = desk.codecs["features"].encode(features("s3cret-anna"))
+    for value in (good[:-3], good + b"x", good.replace(b"gold", b"\xff\xfe\xfd\xfc"), b"{s3cret}"):
+        desk.put("features", value, key=b"k")
+    desk.put("features", good, key=b"k")
+    for arguments in (["read", "features"], ["read", "features", "-o", "csv", "--out", str(tmp_path / "no" / "x")]):
+        shown = desk.start("--debug", *arguments)
+        out, errors = shown.communicate(timeout=60)
+        assert b"s3cret" not in errors
+        rows = rows_of(out.decode())
+        assert sum("s3cret" in (row["error"] or "") for row in rows) == 0
+        assert sum(row["error"] is not None for row in rows) == (4 if rows else 0)
+
+
 def test_the_examples_of_the_help(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "settings.toml").write_text("")
     monkeypatch.chdir(tmp_path)
