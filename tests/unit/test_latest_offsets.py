@@ -168,3 +168,18 @@ class TestSource:
         self.source.pause_partition(TWO)
         self.ends()
         assert harness.admin.requests == [[TWO]]
+
+
+def test_a_client_whose_request_failed_is_replaced() -> None:
+    """After a restart of the brokers an admin client kept failing with a fenced leader epoch, 37 times in a row."""
+    harness = Harness()
+    harness.latest.poll([ONE, TWO])
+    harness.admin.answer(ONE, 7)
+    harness.admin.fail(TWO)
+    assert harness.latest.poll([ONE, TWO]) == {ONE: 7}
+    harness.now += 15.0
+    harness.latest.poll([ONE, TWO])
+    harness.admin.answer(ONE, 8)
+    harness.admin.answer(TWO, 9)
+    assert harness.latest.poll([ONE, TWO]) == {ONE: 8, TWO: 9}
+    assert harness.created == 2

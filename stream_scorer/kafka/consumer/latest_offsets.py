@@ -62,9 +62,11 @@ class LatestOffsets:
         if partitions and not self._pending and self._monotonic() - self._requested_at >= _EVERY_S:
             self._requested_at = self._monotonic()
             self._request(partitions)
-        return {
-            partition: future.result().offset for partition, future in arrived.items() if future.exception() is None
-        }
+        found = {p: future.result().offset for p, future in arrived.items() if future.exception() is None}
+        if len(found) < len(arrived):
+            # After a restart of the brokers an old client may fail for good: its metadata have an older leader epoch.
+            self._client = None
+        return found
 
     def close(self) -> None:
         """Drop the admin client and pending requests."""
