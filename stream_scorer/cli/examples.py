@@ -9,6 +9,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
+VARIABLES: Final = (
+    "Each setting may also be a variable, such as STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS; variables win over the file."
+)
+EXIT_CODES: Final = (
+    "Exit codes: 0 done; 1 failed, or a check did not hold; 2 wrong usage or settings; 3 could not be judged; 130"
+    " interrupted."
+)
 _NAME: Final = "examples"
 _PROGRAM: Final = "stream-scorer"
 
@@ -33,8 +40,9 @@ def examples_of(command: Callable[..., Any] | None) -> tuple[str, ...]:
     return found
 
 
-def epilog_of(command: Callable[..., Any] | None) -> str | None:
-    """Return the end of a command's help; None: it has no examples."""
+def epilog_of(command: Callable[..., Any] | None) -> str:
+    """Return the end of a command's help: its examples, the variables and the exit codes."""
     found = examples_of(command)
     # A blank line ends a line in typer's help.
-    return "\n\n".join(["Examples:", *(f"{_PROGRAM} {one}" for one in found)]) if found else None
+    examples = ["Examples:", *(f"{_PROGRAM} {one}" for one in found)] if found else []
+    return "\n\n".join([*examples, VARIABLES, EXIT_CODES])

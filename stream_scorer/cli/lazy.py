@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -15,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from stream_scorer.cli.examples import epilog_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class Lazy(NamedTuple):
@@ -24,10 +25,12 @@ class Lazy(NamedTuple):
     Attributes:
         target: ``module:attribute``; the attribute is a `typer.Typer` for a group of commands, a function for one.
         help: its line in the list of commands.
+        panel: the group of commands in that list.
     """
 
     target: str
     help: str
+    panel: str
 
 
 class LazyGroup(TyperGroup):
@@ -38,7 +41,10 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         # Used by the list of commands and by "did you mean".
-        self.commands = {name: TyperCommand(name, help=command.help) for name, command in self.lazy.items()}
+        self.commands = {
+            name: TyperCommand(name, help=command.help, rich_help_panel=command.panel)
+            for name, command in self.lazy.items()
+        }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Import the command that is called; all others stay names."""
@@ -54,7 +60,14 @@ def _imported(name: str, command: Lazy) -> Any:
     if isinstance(target, typer.Typer):
         for one in target.registered_commands:
             one.epilog = epilog_of(one.callback)
+            one.help = flowing(one.callback)
         parent.add_typer(target, name=name)
     else:
-        parent.command(name, epilog=epilog_of(target))(target)
+        parent.command(name, epilog=epilog_of(target), help=flowing(target))(target)
     return typer.main.get_group(parent).commands[name]
+
+
+def flowing(command: Callable[..., Any] | None) -> str:
+    """Return the help of a command with one line for each paragraph, since typer keeps the line ends of a docstring."""
+    paragraphs = inspect.cleandoc(getattr(command, "__doc__", None) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

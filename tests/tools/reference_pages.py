@@ -207,7 +207,7 @@ def leaf_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def epilog_lines(command: Any) -> list[str]:
     """The examples at the end of a command's help."""
-    return (command.epilog or "").split("\n\n")[1:]
+    return [line for line in (command.epilog or "").split("\n\n") if line.startswith("stream-scorer ")]
 
 
 def first_line(command: Any) -> str:

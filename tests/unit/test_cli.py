@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import confluent_kafka
@@ -68,6 +69,35 @@ def test_every_command_has_a_help_and_the_list_has_all(capsys: pytest.CaptureFix
         shown = capsys.readouterr().out
         assert f"Usage: stream-scorer {name}" in shown
         assert "--install-completion" not in shown
+
+
+def leaf_names() -> list[list[str]]:
+    """Every command with its group."""
+    found = []
+    for name in cli._Commands.lazy:
+        root = typer.main.get_command(cli.app)
+        _, command, _ = root.resolve_command(typer.Context(root), [name])  # type: ignore[attr-defined]
+        below = command.list_commands(typer.Context(command)) if hasattr(command, "list_commands") else []
+        found += [[name, one] for one in below] or [[name]]
+    return found
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("names", leaf_names(), ids=" ".join)
+def test_no_paragraph_of_a_help_is_broken(
+    names: list[str], width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main([*names, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Exit codes: 0 done" in shown
+    assert "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS" in shown
+    lines = shown.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith(" Usage:")) + 1
+    end = next(number for number, line in enumerate(lines) if line.startswith("╭"))
+    for line, following in pairwise(line.strip() for line in lines[begin:end]):
+        if line and following:
+            assert len(line) + len(following.split()[0]) + 3 > width, f"{line!r} is followed by {following!r}"
 
 
 def test_the_list_imports_no_command() -> None:
