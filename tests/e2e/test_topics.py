@@ -21,7 +21,7 @@ from stream_scorer.cli import main
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.admin.output_topics import OutputsReport, check_outputs
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
-from stream_scorer.kafka.admin.topics import check_topics, create_topics, existing_topics
+from stream_scorer.kafka.admin.topics import NewTopics, check_topics, create_topics, existing_topics
 from stream_scorer.settings import Settings, TopicsSettings, load_settings
 
 if TYPE_CHECKING:
@@ -34,6 +34,41 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 DAY_MS = 86_400_000
+
+
+def test_partitions_retention_and_service_are_chosen(
+    broker: Broker, settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = settings.topics
+    for key in TopicsSettings.model_fields:
+        monkeypatch.setenv(f"STREAM_SCORER_TOPICS__{key.upper()}", getattr(topics, key))
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+    create = ("topics", "create", "--only", "scoring", "--partitions", "3", "--replication-factor", "1")
+    assert main([*create, "--retention", "40d", "--dry-run"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert f"missing   {topics.scores} (3 partitions, cleanup.policy=delete, retention.ms={40 * DAY_MS})" in shown
+    assert not any(topics.callbacks in line for line in shown)
+    assert existing_topics(settings, settings.all_topics) == ()
+
+    assert main([*create, "--retention", "40d"]) == 0
+    assert check_topics(settings, settings.scoring_topics) == dict.fromkeys(settings.scoring_topics, 3)
+    assert existing_topics(settings, [topics.callbacks, topics.decisions]) == (topics.decisions,)
+    days = {
+        name: int(topic_config(broker, name)["retention.ms"]) // DAY_MS
+        for name in (topics.features, topics.scores, topics.audit, topics.decisions, settings.contact_retry_topics[0])
+    }
+    assert list(days.values()) == [40, 40, 400, 400, 40]
+    capsys.readouterr()
+    assert main(["topics", "create", "--retention", "40"]) == 2
+    assert "--retention '40': write hours or days" in capsys.readouterr().err
+
+
+def test_a_short_retention_leaves_contacts_that_wait(broker: Broker, settings: Settings) -> None:
+    create_topics(settings, NewTopics(retention_ms=DAY_MS))
+    retry, scores = settings.contact_retry_topics[0], settings.topics.scores
+    kept = [int(topic_config(broker, name)["retention.ms"]) // DAY_MS for name in (retry, scores)]
+    assert kept == [30, 1]
+    assert check_retry_retention(settings, settings.contact_retry_topics) is None
 
 
 @pytest.fixture

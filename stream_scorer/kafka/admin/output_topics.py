@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DAY_MS: Final = 86_400_000
 _CALL_S: Final = 10.0
 # A cluster may have another policy as its default.
-OUTPUT_CONFIG: Final[Mapping[str, str]] = {"cleanup.policy": "delete"}
+OUTPUT_CONFIG: Final = {"cleanup.policy": "delete"}
 
 
 class OutputsReport(NamedTuple):

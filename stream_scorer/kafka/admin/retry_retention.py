@@ -26,10 +26,14 @@ LEAST_RETENTION_MS: Final = 30 * _DAY_MS
 _UNLIMITED: Final = -1
 
 
-def retry_topic_config(admin: AdminClient, features: str) -> dict[str, str]:
-    """Return the properties of a new retry topic for contacts of the topic ``features``."""
+def retry_topic_config(admin: AdminClient, features: str, *, at_least_ms: int | None = None) -> dict[str, str]:
+    """Return the properties of a new retry topic for contacts of the topic ``features``.
+
+    ``at_least_ms``: a retention that was asked for; it counts where it is longer than the needed one.
+    """
     needed_ms = _needed_ms(describe_topics(admin, [features]).get(features, {}))
-    return {"cleanup.policy": "delete", "retention.ms": str(needed_ms)}
+    kept_ms = needed_ms if needed_ms == _UNLIMITED else max(needed_ms, at_least_ms or 0)
+    return {"cleanup.policy": "delete", "retention.ms": str(kept_ms)}
 
 
 def check_retry_retention(settings: Settings, retry_topics: Iterable[str]) -> str | None:

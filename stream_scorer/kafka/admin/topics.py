@@ -37,27 +37,71 @@ class TopicsReport:
     existing: tuple[str, ...]
 
 
-def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: float = 5.0) -> TopicsReport:
+@dataclass(frozen=True, slots=True)
+class NewTopics:
+    """What is to be created.
+
+    Attributes:
+        names: the topics; None: all of the settings.
+        partitions: of each topic.
+        replication: replicas of each partition; -1: the brokers' default.
+        retention_ms: how long each topic keeps its records, except where the service needs them longer; None: the
+            brokers' default.
+    """
+
+    names: tuple[str, ...] | None = None
+    partitions: int = PARTITIONS
+    replication: int = BROKERS_REPLICATION
+    retention_ms: int | None = None
+
+    def of(self, settings: Settings) -> tuple[str, ...]:
+        """Return the names in the order of the settings."""
+        return settings.all_topics if self.names is None else self.names
+
+
+def missing_topics(settings: Settings, new: NewTopics, *, connect_s: float = 5.0) -> dict[str, dict[str, str]]:
+    """Return the properties of the topics that `create_topics` would create, by name. Nothing is changed.
+
+    Raises:
+        BrokerUnavailable: no broker answers within ``connect_s``.
+    """
+    admin = ClusterAdmin(settings)
+    present = admin.topics(connect_s)
+    missing = [name for name in new.of(settings) if name not in present]
+    configs = _configs(admin, settings, missing, new)
+    return {name: configs.get(name, {}) for name in missing}
+
+
+def create_topics(
+    settings: Settings, new: NewTopics | None = None, *, timeout_s: float = 30.0, connect_s: float = 5.0
+) -> TopicsReport:
     """Create the missing topics, and wait until each of their partitions has a leader.
 
     Existing topics are not changed. Concurrent calls are safe: a topic that the other call created counts as existing.
+
+    Args:
+        settings: the cluster, and the names.
+        new: what is to be created; None: all topics of the settings, with the defaults.
+        timeout_s: limit for all topics, in seconds.
+        connect_s: limit for the brokers' first answer, in seconds.
 
     Raises:
         BrokerUnavailable: no broker answers within ``connect_s``, or the topics are not ready within ``timeout_s``.
         BrokerRefused: the cluster does not allow it.
     """
     deadline = time.monotonic() + timeout_s
+    new = new or NewTopics()
     admin = ClusterAdmin(settings)
     present = admin.topics(connect_s)
-    missing = [name for name in settings.all_topics if name not in present]
+    missing = [name for name in new.of(settings) if name not in present]
     retries = [name for name in missing if name in settings.contact_retry_topics]
-    created = _create(admin, settings, [name for name in missing if name not in retries], timeout_s)
+    created = _create(admin, settings, [name for name in missing if name not in retries], new, timeout_s)
     # The features topic exists from here on, and with it the retention that its retry topics need.
     _wait_for_leaders(admin, settings, created, deadline)
     # Last: their retention follows that of the features topic.
-    created += (created_retries := _create(admin, settings, retries, timeout_s))
+    created += (created_retries := _create(admin, settings, retries, new, timeout_s))
     _wait_for_leaders(admin, settings, created_retries, deadline)
-    names = settings.all_topics
+    names = new.of(settings)
     return TopicsReport(
         tuple(name for name in names if name in created), tuple(name for name in names if name not in created)
     )
@@ -108,15 +152,15 @@ def _check_rights(admin: ClusterAdmin, rights: Sequence[Permission]) -> None:
         raise BrokerRefused(denied_error(admin.properties, missing))
 
 
-def _create(admin: ClusterAdmin, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
+def _create(admin: ClusterAdmin, settings: Settings, missing: list[str], new: NewTopics, timeout_s: float) -> list[str]:
     if not missing:
         return []
-    configs = _configs(admin, settings, missing)
+    configs = _configs(admin, settings, missing, new)
     wanted = [
         NewTopic(
             name,
-            num_partitions=PARTITIONS,
-            replication_factor=BROKERS_REPLICATION,
+            num_partitions=new.partitions,
+            replication_factor=new.replication,
             config=configs.get(name, {}),
         )
         for name in missing
@@ -134,17 +178,19 @@ def _create(admin: ClusterAdmin, settings: Settings, missing: list[str], timeout
     return created
 
 
-def _configs(admin: ClusterAdmin, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
+def _configs(admin: ClusterAdmin, settings: Settings, missing: list[str], new: NewTopics) -> dict[str, dict[str, str]]:
     """Return the properties of new topics that differ from the brokers' defaults."""
+    kept = {} if new.retention_ms is None else {"retention.ms": str(new.retention_ms)}
     large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
     topics = settings.topics
-    configs = {name: dict(OUTPUT_CONFIG) for name in settings.all_topics if name != topics.features}
+    configs = {name: OUTPUT_CONFIG | kept for name in settings.all_topics if name != topics.features}
+    configs[topics.features] = dict(kept)
     for name in (topics.audit, topics.decisions):
         configs[name] |= audit_config(settings)
     for name in (topics.rejected, topics.callbacks_rejected):
         configs[name] |= large
     if any(name in settings.contact_retry_topics for name in missing):
-        retry = large | retry_topic_config(admin.client, topics.features)
+        retry = large | retry_topic_config(admin.client, topics.features, at_least_ms=new.retention_ms)
         configs |= dict.fromkeys(settings.contact_retry_topics, retry)
     return configs
 
