@@ -18,6 +18,8 @@ from confluent_kafka.cimpl import NewTopic
 from scoring_harness import wait_until
 
 from stream_scorer.cli import main
+from stream_scorer.cli.examples import examples_of
+from stream_scorer.cli.topics import create
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.admin.output_topics import OutputsReport, check_outputs
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
@@ -61,6 +63,19 @@ def test_partitions_retention_and_service_are_chosen(
     capsys.readouterr()
     assert main(["topics", "create", "--retention", "40"]) == 2
     assert "--retention '40': write hours or days" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_help(
+    broker: Broker, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in TopicsSettings.model_fields:
+        monkeypatch.setenv(f"STREAM_SCORER_TOPICS__{key.upper()}", getattr(settings.topics, key))
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+    examples = examples_of(create)
+    assert len(examples) == 3
+    for example in examples:
+        assert main(example.split()) == 0, capsys.readouterr().err
+    assert set(check_topics(settings, settings.all_topics).values()) == {12}
 
 
 def test_a_short_retention_leaves_contacts_that_wait(broker: Broker, settings: Settings) -> None:
