@@ -101,7 +101,7 @@ class ReviewDesk(RecordDesk[ReviewOptions]):
             "score": fields.get("score"),
             "confidence_lower": fields.get("confidence_lower"),
             "confidence_upper": fields.get("confidence_upper"),
-            "interval_width": fields["confidence_upper"] - fields["confidence_lower"] if fields else None,
+            "interval_width": round(fields["confidence_upper"] - fields["confidence_lower"], 6) if fields else None,
             "model_version": fields.get("model_version"),
             "imputed_features": list(fields.get("imputed_features", ())),
             "scored_at": None if not fields else iso_time(fields["scored_at"]),
