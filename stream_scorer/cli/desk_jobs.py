@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from stream_scorer.cli.interrupts import Interruption, interrupting
 from stream_scorer.cli.options import FormatOption, OutOption
 from stream_scorer.cli.output_formats import row_output
 from stream_scorer.errors import UsageError
@@ -87,7 +88,15 @@ def job_choices(
 class RunJob(Protocol):
     """A job with its selection, ready to run."""
 
-    def __call__(self, *, job: str, operator: str, per_second: float, progress: Callable[[int], None]) -> JobReport:
+    def __call__(
+        self,
+        *,
+        job: str,
+        operator: str,
+        per_second: float,
+        progress: Callable[[int], None],
+        checkpoint: Callable[[], None],
+    ) -> JobReport:
         """Run it, and return its report."""
 
 
@@ -99,12 +108,20 @@ def run_job(run: RunJob, settings: Settings, action: str, choices: JobChoices) -
     with row_output(choices.output, choices.out) as rows:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"job {name}")
-            report = run(
-                job=name,
-                operator=choices.operator or _operator(),
-                per_second=choices.rate or default_rate(settings),
-                progress=lambda decided: bar.update(task, completed=decided),
-            )
+            interruption = Interruption()
+            try:
+                with interrupting(interruption.note):
+                    report = run(
+                        job=name,
+                        operator=choices.operator or _operator(),
+                        per_second=choices.rate or default_rate(settings),
+                        progress=lambda decided: bar.update(task, completed=decided),
+                        checkpoint=interruption.checkpoint,
+                    )
+            except KeyboardInterrupt:
+                done = f"interrupted after {bar.tasks[0].completed:,.0f} records"
+                typer.echo(f"{done}: to decide the rest, repeat the command with --job {name} --yes", err=True)
+                raise
         skipped = {str(reason): count for reason, count in report.skipped.items() if count > 0}
         rows.write({"job": name, "decided": report.decided, "skipped": skipped})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from stream_scorer.cli import INTERRUPTED
+from stream_scorer.cli.interrupts import interrupting
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.contact_files.reader import BadRow, ContactFile, FileFormat, Row
 from stream_scorer.kafka.admin.acls import producing_rights
@@ -23,7 +23,6 @@ from stream_scorer.kafka.client.config import plain_producer_config, silent_logg
 from stream_scorer.kafka.consumer.recent_events import recent_event_ids
 from stream_scorer.kafka.producer.bulk_producer import BulkProducer
 from stream_scorer.kafka.registry.serde import make_blocking_serde
-from stream_scorer.runtime.signals import stop_signals
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.tracing.factory import producer_trace
@@ -70,7 +69,7 @@ def produce(
     with (
         closing(trace),
         BulkProducer(producer, topic, codec, rate_per_s=rate, trace=trace) as loader,
-        _interrupting(loader.interrupt),
+        interrupting(loader.interrupt),
         _progress(console, contacts) as step,
     ):
         rows = _Rows(contacts, loader, repeats, show)
@@ -147,19 +146,6 @@ class _Rows:
             return True
         self._repeats.look((row.event_id,))
         return self._loader.send(row, self._contacts.line)
-
-
-@contextmanager
-def _interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Let the `stop_signals` call a function: an exception raised inside the client's code would be lost."""
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in stop_signals()}
-    for number in before:
-        signal.signal(number, lambda _number, _frame: interrupt())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

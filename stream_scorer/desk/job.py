@@ -35,6 +35,7 @@ _MAX_RECORDS: Final = 100
 _MAX_BYTES: Final = 4_000_000
 _AGAIN_S: Final = 1.0
 # A time below that is not waited for: it would only add the cost of waking up.
+_CHECKED_S: Final = 0.1
 _BURST_S: Final = 0.05
 
 
@@ -127,6 +128,8 @@ class Job:
         limit: how many records the job decides at most, earlier runs included; None: no limit.
         patience_s: how long brokers may be away before the job ends; it can be resumed.
         progress: called after each transaction with the number of records decided so far.
+        checkpoint: called where the job may be interrupted; it raises what ends it. What a signal's handler raises
+            within the client would be lost.
     """
 
     def __init__(
@@ -140,7 +143,8 @@ class Job:
         per_second: float,
         limit: int | None,
         patience_s: float,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[int], None],
+        checkpoint: Callable[[], None],
     ) -> None:
         self._context = context
         self._judge = judge
@@ -151,6 +155,7 @@ class Job:
         self._limit = limit
         self._patience_s = patience_s
         self._progress = progress
+        self._checkpoint = checkpoint
         self._decided = 0
         self._next_at = 0.0
 
@@ -188,6 +193,7 @@ class Job:
                 skipped[SkipReason.DONE_BEFORE] -= before - at_first
                 return skipped
             time.sleep(_AGAIN_S)
+            self._checkpoint()
 
     def _decide_once(self, number: int, extent: OffsetRange, doubtful: set[str]) -> Counter[SkipReason]:
         """Decide what is undecided; ``doubtful``: places of a transaction of unknown outcome, changed in place."""
@@ -243,14 +249,16 @@ class Job:
 
     def _records(self, number: int, extent: OffsetRange) -> Iterator[SourceRecord]:
         for batch in self._log.read(self._context.topic, {number: extent}):
+            self._checkpoint()
             for record in batch:
                 yield record.as_source_record(self._context.topic)
 
     def _pace(self, records: int) -> None:
         """Wait for as long as these records take at the rate."""
-        now = time.monotonic()
-        self._next_at = max(now, self._next_at) + records / self._per_second
-        time.sleep(max(0.0, self._next_at - now - _BURST_S))
+        self._next_at = max(time.monotonic(), self._next_at) + records / self._per_second
+        while (wait_s := self._next_at - time.monotonic() - _BURST_S) > 0:
+            time.sleep(min(wait_s, _CHECKED_S))
+            self._checkpoint()
 
 
 def _limited(batches: Iterator[list[Decided]], limit: int | None) -> Iterator[list[Decided]]:

@@ -155,8 +155,19 @@ class RecordDesk(ABC, Generic[Options]):
         note: str,
         per_second: float,
         progress: Callable[[int], None],
+        checkpoint: Callable[[], None],
     ) -> JobReport:
         """Run a job, or resume the one of this name.
+
+        Args:
+            action: what is decided.
+            options: select the records.
+            job: name of the job.
+            operator: who decides.
+            note: why.
+            per_second: how many records are decided in a second at most.
+            progress: called after each transaction with the number of records decided so far.
+            checkpoint: called where the job may be interrupted; it raises what ends it.
 
         Raises:
             UsageError: the name is malformed, or a job of this name has begun with other options.
@@ -169,7 +180,7 @@ class RecordDesk(ABC, Generic[Options]):
         now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         if self._decisions.read(context.topic, context.topic_id).job(job) is None:
-            self._check_selected(self.judge(action, options, now_ms), options, now_ms)
+            self._check_selected(self.judge(action, options, now_ms), options, now_ms, checkpoint)
         bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
         selection = Selection(action, options.given, bounds)
         open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
@@ -185,9 +196,10 @@ class RecordDesk(ABC, Generic[Options]):
             limit=options.limit,
             patience_s=_PATIENCE_S,
             progress=progress,
+            checkpoint=checkpoint,
         ).run(begun.selection)
 
-    def _check_selected(self, judge: Judge, options: Options, now_ms: int) -> None:
+    def _check_selected(self, judge: Judge, options: Options, now_ms: int, checkpoint: Callable[[], None]) -> None:
         """Check that the options select a record of this group before anything is written.
 
         Raises:
@@ -195,6 +207,7 @@ class RecordDesk(ABC, Generic[Options]):
         """
         foreign = ""
         for record in self.scan(options, now_ms).records():
+            checkpoint()
             verdict = judge.judge(record, None)
             if verdict == Skip(SkipReason.FOREIGN):
                 foreign = foreign or record.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from functools import partial
@@ -244,6 +245,20 @@ def test_a_job_that_is_resumed_keeps_its_selection(stage: WorkerHarness) -> None
     assert other.returncode == 2
     assert "job monday was begun with other options" in other.stderr
     assert len(desk.decisions()) == 2
+
+
+def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(200))
+    job = desk.start("rejected", "replay", "--yes", "--rate", "20")
+    wait_until(partial(has_written, desk, 1), "a record to be replayed")
+    job.send_signal(signal.SIGINT)
+    out, errors = job.communicate(timeout=PATIENCE_S)
+    assert (job.returncode, out, errors) == (130, "", errors)
+    match = re.fullmatch(r"interrupted after \d+ records: .* with (--job replay-\S+ --yes)\n", errors)
+    assert match is not None, errors
+    desk.row("rejected", "replay", *match[1].split(), "--rate", "100000")
+    assert len(desk.decisions()) == len(desk.rows(stage.topics["features"])) == 200
 
 
 @pytest.mark.parametrize(
