@@ -115,10 +115,16 @@ class CallbacksHarness:
         values = [(str(one["contact_id"]).encode(), SCORE.encode(one)) for one in scores]
         return self.put_values("scores", values)
 
-    def put_values(self, kind: str, values: Iterable[tuple[bytes | None, bytes | None]]) -> int:
+    def put_values(
+        self,
+        kind: str,
+        values: Iterable[tuple[bytes | None, bytes | None]],
+        headers: Mapping[str, bytes | None] | None = None,
+    ) -> int:
+        given: Any = list((headers or {}).items())
         topic, number = self.topics.get(kind, kind), 0
         for key, value in values:
-            self._producer.produce(topic, value, key)
+            self._producer.produce(topic, value, key, headers=given)
             number += 1
             if number % 1000 == 0:
                 self._producer.poll(0)
@@ -162,9 +168,8 @@ class CallbacksHarness:
 
     # --- out
 
-    def read(self, kind: str) -> list[Read]:
-        """All of a topic, as a ``read_committed`` reader finds it."""
-        topic = self.topics.get(kind, kind)
+    def reader(self) -> Consumer:
+        """A consumer that joins no group and stores no offset; a context manager."""
         config = {
             **self._client,
             "group.id": f"reader-{uuid.uuid4().hex}",
@@ -173,9 +178,14 @@ class CallbacksHarness:
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 20,
         }
+        return Consumer(config)
+
+    def read(self, kind: str) -> list[Read]:
+        """All of a topic, as a ``read_committed`` reader finds it."""
+        topic = self.topics.get(kind, kind)
         found: list[Read] = []
         ended: set[int] = set()
-        with Consumer(config) as reader:
+        with self.reader() as reader:
             reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
             deadline = time.monotonic() + PATIENCE_S
             while len(ended) < PARTITIONS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.callbacks.output_records import LAST_STATUS_HEADER, UNANSWERED_HEADER
+from stream_scorer.callbacks.output_records import LAST_STATUS_HEADER
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.framing_detector import with_framing
-from stream_scorer.core.callbacks.records import read_callback
+from stream_scorer.core.callbacks.records import UNANSWERED_HEADER, read_callback
 from stream_scorer.core.callbacks.retry_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.retry_topics import HELD_HEADER, ROUNDS_HEADER, parse_number

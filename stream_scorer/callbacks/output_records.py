@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.callbacks.trace_headers import within_limit
-from stream_scorer.core.callbacks.records import callback_value, receipt_value, threshold_headers
+from stream_scorer.core.callbacks.records import (
+    callback_value,
+    decision_headers,
+    receipt_value,
+    threshold_headers,
+    unanswered_headers,
+)
 from stream_scorer.core.callbacks.retry_policy import DeferReason
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.retry_topics import HELD_HEADER, ROUNDS_HEADER
@@ -31,9 +37,6 @@ if TYPE_CHECKING:
 
 # The HTTP status of the last response, which decides between refused and given up.
 LAST_STATUS_HEADER: Final = "stream-scorer-last-status"
-# `true`: an attempt got no response, so a later 409 means that the receiver has the callback; `maybe`: a former owner
-# may have made such an attempt.
-UNANSWERED_HEADER: Final = "stream-scorer-unanswered"
 _CAUSES_SHOWN: Final = 3
 
 
@@ -72,7 +75,7 @@ class CallbackEncoder:
     def invalid(self, unusable: Invalid) -> OutRecord:
         """Return the dead letter of a record that is no valid score or callback, unchanged."""
         why = error_headers(unusable.reason, unusable.detail, unusable.found_at_ms, None)
-        return self._rejected(unusable.record, why)
+        return self._rejected(unusable.record, why, [])
 
     def completed(self, ended: Completed) -> list[OutRecord]:
         """Return the receipt and, if the callback was not delivered, its dead letter.
@@ -80,13 +83,22 @@ class CallbackEncoder:
         A callback with contacts that are refused alone has a receipt for each contact, and one dead letter.
         """
         if ended.refused:
-            return [*self._divided(ended), self._rejected(ended.record, _refusal_headers(ended))]
+            return [*self._divided(ended), self._refused(ended, _refusal_headers(ended))]
         receipt = self._receipt(ended, ended.callback, ended.outcome, ended.http_status)
         if ended.outcome is CallbackOutcome.DELIVERED:
             return [receipt]
         reason = ended.outcome.value.lower()
         why = error_headers(reason, ended.detail, ended.finished_at_ms, ended.http_status)
-        return [receipt, self._rejected(ended.record, why)]
+        return [receipt, self._refused(ended, why)]
+
+    def _refused(self, ended: Completed, why: Headers) -> OutRecord:
+        """Return the dead letter of a callback, with the headers that its redelivery needs."""
+        kept = [
+            *decision_headers(ended.record.headers),
+            *threshold_headers(ended.callback),
+            *unanswered_headers(is_unanswered=ended.is_unanswered, may_be_repeat=ended.may_be_repeat),
+        ]
+        return self._rejected(ended.record, why, kept)
 
     def _divided(self, ended: Completed) -> Iterator[OutRecord]:
         callback = ended.callback
@@ -114,7 +126,7 @@ class CallbackEncoder:
             http_status=http_status,
             latency_ms=ended.latency_ms,
         )
-        headers = forwarded_headers(ended.record.headers)
+        headers = [*forwarded_headers(ended.record.headers), *decision_headers(ended.record.headers)]
         return OutRecord(
             self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), headers
         )
@@ -125,12 +137,12 @@ class CallbackEncoder:
         headers = [
             *forwarded_headers(record.headers),
             *within_limit(record),
+            *decision_headers(record.headers),
             (ROUNDS_HEADER, str(postponed.rounds).encode()),
         ]
         if postponed.last_status is not None:
             headers.append((LAST_STATUS_HEADER, str(postponed.last_status).encode()))
-        if postponed.is_unanswered or postponed.may_be_repeat:
-            headers.append((UNANSWERED_HEADER, b"true" if postponed.is_unanswered else b"maybe"))
+        headers += unanswered_headers(is_unanswered=postponed.is_unanswered, may_be_repeat=postponed.may_be_repeat)
         if postponed.was_held or postponed.reason is DeferReason.HELD:
             headers.append((HELD_HEADER, postponed.callback.target.encode()))
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
@@ -143,8 +155,8 @@ class CallbackEncoder:
         value = self._callback_codec.encode(callback_value(callback))
         return OutRecord(topic, callback.callback_id.encode(), value, [*headers, *threshold_headers(callback)])
 
-    def _rejected(self, record: SourceRecord, why: Headers) -> OutRecord:
-        headers = [source_header(record), *forwarded_headers(record.headers), *why]
+    def _rejected(self, record: SourceRecord, why: Headers, kept: Headers) -> OutRecord:
+        headers = [source_header(record), *forwarded_headers(record.headers), *kept, *why]
         topic = self._topics.rejected
         return fit_to_limit(OutRecord(topic, record.key, record.value, headers), self._topics.max_bytes[topic])
 

@@ -64,6 +64,11 @@ class _Commands(LazyGroup):
                 "List, explain, accept and discard the scores that a person should check.",
                 _DESK,
             ),
+            "deliveries": Lazy(
+                "stream_scorer.cli.deliveries:app",
+                "List, explain and repeat the callbacks that were not delivered.",
+                _DESK,
+            ),
             "audit": Lazy("stream_scorer.cli.audit:app", "Show what happened to a contact.", _DESK),
             "produce": Lazy(
                 "stream_scorer.cli.produce:produce", "Send the contacts of a file to the features topic.", _DATA

@@ -176,9 +176,11 @@ def print_callbacks(report: CallbackReport, console: Console) -> None:
     """Print the counts and findings of the scores at or over the threshold."""
     counts = report.counts
     console.print(report.equation, highlight=False)
+    again = f", {counts.redeliveries:,} deliveries by an operator's decision" if counts.redeliveries else ""
     console.print(
-        f"{counts.callbacks:,} callbacks; {counts.unusable:,} records are no score; not judged: {report.before:,} from"
-        f" before this group, {report.below:,} below the threshold, {report.foreign:,} of other sources",
+        f"{counts.callbacks:,} callbacks{again}; {counts.unusable:,} records are no score;"
+        f" not judged: {report.before:,} from before this group, {report.below:,} below the threshold,"
+        f" {report.foreign:,} of other sources",
         highlight=False,
         soft_wrap=True,
     )

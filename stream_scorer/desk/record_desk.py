@@ -6,7 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from stream_scorer.core.desk.expression import Expression
 from stream_scorer.core.desk.record_filter import parse_filter
@@ -17,19 +18,22 @@ from stream_scorer.desk.decision_log import DecisionLog
 from stream_scorer.desk.job import Job, JobContext, begin_job
 from stream_scorer.desk.topic_scan import TopicScan
 from stream_scorer.errors import UsageError
-from stream_scorer.kafka.admin.topics import check_topics
-from stream_scorer.kafka.consumer.log_reader import LogReader
+from stream_scorer.kafka.admin.topics import check_topics, existing_topics
+from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 from stream_scorer.kafka.producer.decision_writer import DecisionWriter
 from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from stream_scorer.core.desk.decisions import Action, DecidedRecords, Decision
     from stream_scorer.core.desk.record_filter import RecordFilter
+    from stream_scorer.core.desk.rejected_record import RejectedRecord
+    from stream_scorer.core.records import SourceRecord
     from stream_scorer.desk.job import JobReport, Judge
     from stream_scorer.kafka.admin.acls import Permission
+    from stream_scorer.kafka.consumer.log_reader import Record
     from stream_scorer.settings import Settings
 
 TIMEOUT_S: Final = 60.0
@@ -103,6 +107,15 @@ class DeskOptions:
 
 
 Options = TypeVar("Options", bound=DeskOptions)
+Value = TypeVar("Value")
+Value_co = TypeVar("Value_co", covariant=True)
+
+
+class Selected(Protocol[Value_co]):
+    """Filter of a rejected topic."""
+
+    def read(self, record: SourceRecord) -> tuple[RejectedRecord, Value_co | None] | None:
+        """Return a record with its decoded value; None: it is not selected."""
 
 
 class RecordDesk(ABC, Generic[Options]):
@@ -132,6 +145,27 @@ class RecordDesk(ABC, Generic[Options]):
         self._decision_codec = self._framing.writer(SchemaFile.DECISION, (decisions,))
         reader = self._framing.reader(SchemaFile.DECISION)
         self._decisions = DecisionLog(self._log, decisions, self._partitions[decisions], reader)
+
+    def matching(
+        self, selected: Selected[Value], options: Options, now_ms: int
+    ) -> Iterator[tuple[RejectedRecord, Value | None]]:
+        """Yield the selected records with their decoded values, each partition's in order."""
+        found = (selected.read(record) for record in self.scan(options, now_ms).records())
+        yield from islice((one for one in found if one is not None), options.limit)
+
+    def waiting_in(self, topics: Sequence[str], group_id: str, is_counted: Callable[[Record], bool]) -> dict[str, int]:
+        """Return how many records above a group's commits are counted, for each existing topic that has some."""
+        log = LogReader(self._settings, group_id, timeout_s=TIMEOUT_S)
+        counts: dict[str, int] = {}
+        for name, partitions in check_topics(self._settings, existing_topics(self._settings, topics)).items():
+            commits = log.commits(name, partitions)
+            extents = {}
+            for number, one in log.stable_ranges(name, partitions).items():
+                begin = max(one.begin, commits[number].offset) if number in commits else one.begin
+                extents[number] = OffsetRange(min(begin, one.end), one.end)
+            if count := sum(is_counted(one) for batch in log.read(name, extents) for one in batch):
+                counts[name] = count
+        return counts
 
     @abstractmethod
     def judge(self, action: Action, options: Options, now_ms: int) -> Judge:

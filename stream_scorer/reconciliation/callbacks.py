@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.desk.decisions import DECISION_HEADER, decision_of
 from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
 from stream_scorer.core.reconciliation.outcome_values import Content
+from stream_scorer.core.reconciliation.redeliveries import RedeliveryTopics
 from stream_scorer.core.reconciliation.scores import RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
@@ -24,6 +27,7 @@ from stream_scorer.schema_files import SchemaFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
     from stream_scorer.kafka.consumer.log_reader import OffsetRange, Record
     from stream_scorer.reconciliation.topic_reader import Progress
@@ -75,6 +79,8 @@ def reconcile_callbacks(
     outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
     for name, extents in outputs.items():
         log.wait_for_last_stable_offset(name, extents)
+    # After the others: the decision of a callback that is visible by now is below this end.
+    decisions = _decision_extents(settings, log)
     checked = group_input.read_ends()
     start = group_input.start()
     receipts, rejected = settings.topics.receipts, settings.topics.callbacks_rejected
@@ -87,15 +93,26 @@ def reconcile_callbacks(
         taken,
         threshold=settings.callbacks.threshold,
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
-        gone=Truncated(_truncated(receipts, ends), _truncated(rejected, ends), gaps.is_compacted(rejected)),
+        gone=Truncated(
+            _truncated(receipts, ends),
+            _truncated(rejected, ends),
+            gaps.is_compacted(rejected),
+            _truncated(settings.topics.decisions, decisions),
+        ),
         lost=start.lost,
         unknown_starts=start.unknown_starts,
         since_ms=start.since_ms,
         compacted=log.is_compacted(topic),
+        again=RedeliveryTopics(
+            rejected, log.topic_id(rejected), settings.topics.callbacks, outputs[settings.topics.callbacks]
+        ),
     )
-    topics = {topic: group_input.readable(checked), **outputs}
+    topics = {topic: group_input.readable(checked), **outputs, **decisions}
     wanted = RegistryCheck(settings)
-    _read(judge, settings, queues.partitions, Reading(log, topics, progress), wanted)
+    reading = Reading(log, topics, progress)
+    _read(judge, settings, queues.partitions, reading, wanted)
+    for name in decisions:
+        _read_decisions(judge, settings, reading.records(name), framing.reader(SchemaFile.DECISION))
     committed = group_input.committed_now()
     notes = [*group_input.notes(), *gap_notes(ends, gaps)]
     report = judge.result(committed, queues.taken(), notes)
@@ -123,9 +140,18 @@ def _queues(settings: Settings, timeout_s: float) -> Queues:
     return Queues(log, group_id, check_topics(settings, [topics.callbacks, *retries]))
 
 
+def _decision_extents(settings: Settings, log: LogReader) -> dict[str, dict[int, OffsetRange]]:
+    """Return the extents of the decisions topic; empty: it does not exist."""
+    found = check_topics(settings, existing_topics(settings, [settings.topics.decisions]))
+    extents = {name: log.extents(name, partitions) for name, partitions in found.items()}
+    for name, ranges in extents.items():
+        log.wait_for_last_stable_offset(name, ranges)
+    return extents
+
+
 def _truncated(topic: str, extents: Mapping[str, Mapping[int, OffsetRange]]) -> frozenset[Partition]:
     """Return the partitions of a topic whose first records are deleted."""
-    return frozenset(Partition(topic, number) for number, extent in extents[topic].items() if extent.begin > 0)
+    return frozenset(Partition(topic, number) for number, extent in extents.get(topic, {}).items() if extent.begin > 0)
 
 
 def _read(
@@ -139,21 +165,39 @@ def _read(
     for name in queues:
         for record in reading.records(name):
             wanted.observe(record, name)
-            judge.callback(record.value, RecordLocation(name, record.partition, record.offset), record.timestamp_ms)
+            place = RecordLocation(name, record.partition, record.offset)
+            judge.callback(record.value, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
     for record in reading.records(topics.receipts):
         wanted.observe(record, topics.receipts)
-        judge.receipt(
-            record.value, RecordLocation(topics.receipts, record.partition, record.offset), record.timestamp_ms
-        )
+        place = RecordLocation(topics.receipts, record.partition, record.offset)
+        judge.receipt(record.value, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
     for record in reading.records(topics.callbacks_rejected):
         source = _source(record)
         if source is not None:
             is_truncated = any(name == _TRUNCATED for name, _ in record.headers)
             content = Content(record.key, record.value, truncated=is_truncated)
             place = RecordLocation(topics.callbacks_rejected, record.partition, record.offset)
-            judge.rejected(source, content, place, record.timestamp_ms)
+            judge.rejected(source, content, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
+
+
+def _read_decisions(judge: CallbackReconciliation, settings: Settings, records: Iterable[Record], codec: Codec) -> None:
+    """Add the decisions about rejected callbacks; their keys are the decided places."""
+    decided = f"{settings.topics.callbacks_rejected}/".encode()
+    for record in records:
+        if record.key is None or not record.key.startswith(decided):
+            continue
+        try:
+            decision = decision_of(codec.decode(record.value))
+        except UndecodableError:
+            continue
+        place = RecordLocation(settings.topics.decisions, record.partition, record.offset)
+        judge.decision(decision, place, record.timestamp_ms)
 
 
 def _source(record: Record) -> str | None:
     """Return the source in the record's headers."""
-    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == _SOURCE), None)
+    return _header(record, _SOURCE)
+
+
+def _header(record: Record, wanted: str) -> str | None:
+    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == wanted), None)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind, RefusedContact
+from stream_scorer.targets.body_fit import OUTBOUND_KIND, fits_list, list_suffix
 from stream_scorer.targets.contact_columns import ContactColumns
 from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListCheck, ContactListInfo
 from stream_scorer.targets.outbound_client import OURS, OutboundClient
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 # The platform's limit of a request.
 MAX_BODY_BYTES: Final = 512_000
-# The address follows the settings: a body fits any region and proxy, but one list only.
-_KIND: Final = "genesys-outbound "
 # These statuses may be caused by a single contact.
 _DIVIDED: Final = frozenset({400, 413, 422})
 # If so many contacts are refused alone and none is accepted, no contact is the cause.
@@ -153,7 +152,7 @@ class OutboundTarget:
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt, as the quota allows it; no failure of network or platform is raised."""
         list_id = self._list_of(callback.campaign_id)
-        if not callback.target.startswith(_KIND) or not callback.target.endswith(_list_suffix(list_id)):
+        if not fits_list(callback.target, list_id):
             return made_for_another_target(callback)
         entries = _entries(callback)
         if entries is None:
@@ -292,7 +291,7 @@ class OutboundTarget:
         return self._list_id if campaign_id is None else self._list_ids.get(campaign_id, self._list_id)
 
     def _name_of(self, list_id: str) -> str:
-        return f"{_KIND}{self._base_url}{_list_suffix(list_id)}"
+        return f"{OUTBOUND_KIND}{self._base_url}{list_suffix(list_id)}"
 
 
 class _KnownList:
@@ -473,10 +472,6 @@ def _unfit(problem: str) -> DeliveryAnswer:
     """Return the answer while a list does not fit or is full: that fails every callback of the list."""
     remedy = "correct the contact list or callbacks.columns; config check --connect compares them"
     return DeliveryAnswer(DeliveryKind.TRY_LATER, problem, None, 0.0, remedy=remedy)
-
-
-def _list_suffix(list_id: str) -> str:
-    return f"/contactlists/{list_id}"
 
 
 def _unreadable(answer: DeliveryAnswer, why: str) -> DeliveryAnswer:

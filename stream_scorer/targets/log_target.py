@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.targets.body_fit import fits_log
 from stream_scorer.targets.payload import PayloadTarget
 from stream_scorer.targets.response_policy import made_for_another_target
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.callbacks.types import Callback
-
-# Logged only, their callbacks would count as delivered.
-_CALLING_TARGETS: Final = ("webhook ", "genesys-outbound ")
 
 
 class Log(Protocol):
@@ -41,7 +39,7 @@ class LogTarget(PayloadTarget):
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Log the callback, unless it was planned for a target that calls."""
-        if callback.target.startswith(_CALLING_TARGETS):
+        if not fits_log(callback.target):
             return made_for_another_target(callback)
         started = self._monotonic()
         self._log.info(

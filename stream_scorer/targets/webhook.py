@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from stream_scorer.core.trace_context import TRACEPARENT
 from stream_scorer.errors import CheckFailed
 from stream_scorer.http_client.client import Http, TransportFailure
+from stream_scorer.targets.body_fit import fits_webhook
 from stream_scorer.targets.payload import PayloadTarget
 from stream_scorer.targets.response_policy import (
     classify_failure,
@@ -33,8 +34,6 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 32
 # Valid in a header; the service's own ids are UUIDs, but anyone with the right may write to a topic.
 _SENDABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
-# Targets whose callbacks have another body: planned under another setting, and since then in a retry topic.
-_OTHER_BODIES: Final = "genesys-outbound"
 
 
 class WebhookTarget(PayloadTarget):
@@ -98,7 +97,7 @@ class WebhookTarget(PayloadTarget):
 
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt of at most ``timeout_s``; no failure of network or receiver is raised."""
-        if callback.target.startswith(_OTHER_BODIES):
+        if not fits_webhook(callback.target):
             return made_for_another_target(callback)
         if not _SENDABLE_ID.fullmatch(callback.callback_id):
             return invalid_request("its id cannot stand in a header")

@@ -153,6 +153,7 @@ def rights() -> str:
         "rejected": (acls.rejected_desk_rights(defaults), ()),
         "review": (acls.review_desk_rights(defaults), ()),
         "read": (acls.reading_rights(defaults), administered),
+        "deliveries": (acls.deliveries_desk_rights(defaults), retried),
     }
     # The instance id is random unless it is set.
     roles = re.compile(rf"(?<=-){re.escape(defaults.kafka.instance_id)}-.*")

@@ -42,7 +42,10 @@ ROOMS: dict[str, set[str]] = {
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "targets": {"callbacks", "core", "errors", "genesys", "http_client", "redaction", "settings"},
     "telemetry": {"callbacks", "core", "errors", "genesys", "http_client", "kafka", "runtime", "scoring", "settings"},
-    "desk": {"contact_files", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings"},
+    "desk": {
+        *("callbacks", "contact_files", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings"),
+        "targets",
+    },
     "wiring": {
         *("callbacks", "core", "errors", "genesys", "kafka", "runtime", "schema_files", "scoring", "settings"),
         *("targets", "telemetry"),

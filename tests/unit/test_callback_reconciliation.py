@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.desk.decisions import Decision
 from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
 from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.outcome_values import Content
+from stream_scorer.core.reconciliation.redeliveries import RedeliveryTopics
 from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
 from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
 
 CODECS = Codecs(
@@ -82,6 +86,7 @@ class Judge:
             threshold=0.75,
             codecs=CODECS,
             gone=Truncated() if gone is None else gone,
+            again=RedeliveryTopics("rejected", "id", "callbacks", {0: (0, 20)}),
             **options,
         )
         for offset in range(COMMITTED + 2):
@@ -98,24 +103,36 @@ class Judge:
         self.ends[topic] = self.ends.get(topic, -1) + 1
         return RecordLocation(topic, 0, self.ends[topic])
 
-    def callback(self, callback_id: str, *offsets: int, topic: str = "callbacks", **more: Any) -> None:
+    def callback(
+        self, callback_id: str, *offsets: int, topic: str = "callbacks", decision: str = "", **more: Any
+    ) -> None:
         fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1) | more
-        self.judge.callback(CODECS.callback.encode(fields), self._place(topic), WRITTEN_MS)
+        self.judge.callback(CODECS.callback.encode(fields), self._place(topic), WRITTEN_MS, decision)
 
-    def receipt(self, callback_id: str, *offsets: int, outcome: str = "DELIVERED", **more: Any) -> None:
+    def receipt(
+        self, callback_id: str, *offsets: int, outcome: str = "DELIVERED", decision: str = "", **more: Any
+    ) -> None:
         fields = about(callback_id, offsets, outcome=outcome, http_status=200, finished_at=1, latency_ms=1.0) | more
-        self.judge.receipt(CODECS.receipt.encode(fields), self._place("receipts"), WRITTEN_MS)
+        self.judge.receipt(CODECS.receipt.encode(fields), self._place("receipts"), WRITTEN_MS, decision)
+
+    def decide(self, decision_id: str, result: int | None, place: str = "rejected/0/9", **changes: Any) -> None:
+        """A decision to deliver a callback again; ``result``: the offset of its callback."""
+        result_place = None if result is None else f"callbacks/0/{result}"
+        decision = Decision(decision_id, place, "id", "REDELIVERED", "j", "ada", "", WRITTEN_MS, result_place)
+        self.judge.decision(decision._replace(**changes), self._place("decisions"), WRITTEN_MS)
 
     def rejected(self, source: str, content: Content | None = None, written_ms: int = WRITTEN_MS) -> None:
         """A score on the rejected topic, as it came where ``content`` is not given."""
         given = self.scores[int(source.rpartition("/")[2])] if content is None else content
         self.judge.rejected(source, given, self._place("rejected"), written_ms)
 
-    def refused(self, callback_id: str, *offsets: int, content: Content | None = None, **more: Any) -> None:
+    def refused(
+        self, callback_id: str, *offsets: int, content: Content | None = None, decision: str = "", **more: Any
+    ) -> None:
         """A callback on the rejected topic."""
         fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1, **more)
         given = Content(callback_id.encode(), CODECS.callback.encode(fields)) if content is None else content
-        self.judge.rejected("callbacks/0/0", given, self._place("rejected"), WRITTEN_MS)
+        self.judge.rejected("callbacks/0/0", given, self._place("rejected"), WRITTEN_MS, decision)
 
     def result(self, committed: int = COMMITTED, **taken: int) -> CallbackReport:
         self.taken |= {topic.replace("_", "-"): offset for topic, offset in taken.items()}
@@ -590,3 +607,180 @@ def test_what_others_receipt_twice_is_not_judged_and_shown_in_one_line() -> None
     for _ in range(2):
         judge.receipt("ours\r\nnot", 0)
     assert all("\n" not in str(finding) for finding in judge.result().findings)
+
+
+# --- callbacks that are delivered again
+
+
+def redelivered(judge: Judge) -> None:
+    """All is well, and k3, which was refused, was delivered again."""
+    all_well(judge)
+    judge.receipt("k2", 2)
+    judge.callback("k3", 3, decision="d1")
+    judge.receipt("k3", 3, decision="d1")
+    judge.decide("d1", 3)
+
+
+TAKEN = {"callbacks": 9, "retry-1": 9}
+
+
+def test_a_callback_delivered_again_has_one_more_receipt() -> None:
+    judge = Judge(taken=TAKEN)
+    redelivered(judge)
+    report = judge.result()
+    assert report.is_balanced, report.findings
+    counts = report.counts
+    assert (counts.delivered, counts.refused, counts.redeliveries, counts.callbacks) == (3, 1, 1, 4)
+
+
+def test_one_that_is_refused_again_and_one_that_waits_hold() -> None:
+    judge = Judge(taken=TAKEN | {"retry-1": 1})
+    redelivered(judge)
+    judge.callback("k3", 3, decision="d2")
+    judge.receipt("k3", 3, decision="d2", outcome="REFUSED")
+    judge.refused("k3", 3, decision="d2")
+    judge.decide("d2", 4, place="rejected/0/10")
+    judge.callback("k3", 3, decision="d3")
+    judge.callback("k3", 3, decision="d3", topic="retry-1")
+    judge.decide("d3", 5, place="rejected/0/11")
+    report = judge.result()
+    assert report.is_balanced, report.findings
+    assert report.counts.redeliveries == 3
+
+
+def test_parts_of_a_redelivery_share_its_sources() -> None:
+    judge = Judge(taken=TAKEN)
+    redelivered(judge)
+    judge.callback("k1", 0, 1, decision="d2")
+    judge.receipt("k1", 0, decision="d2")
+    judge.receipt("k1", 1, decision="d2", outcome="REFUSED")
+    judge.refused("k1", 0, 1, decision="d2")
+    judge.decide("d2", 4, place="rejected/0/10")
+    report = judge.result()
+    assert report.is_balanced, report.findings
+
+
+def call(method: str, *arguments: Any, **named: Any) -> Callable[[Judge], None]:
+    """A call of one of the judge's methods, to be made later."""
+
+    def make(judge: Judge) -> None:
+        getattr(judge, method)(*arguments, **named)
+
+    return make
+
+
+PLANTED: dict[str, tuple[tuple[Callable[[Judge], None], ...], FindingKind, str]] = {
+    "without its decision": (
+        (call("callback", "k1", 0, 1, decision="d2"), call("receipt", "k1", 0, 1, decision="d2")),
+        FindingKind.NO_INPUT,
+        "has no such decision",
+    ),
+    "a decision without its callback": (
+        (call("decide", "d2", 4, place="rejected/0/10"),),
+        FindingKind.MISSING,
+        "its callback is not at callbacks/0/4",
+    ),
+    "a decision without a place": (
+        (call("decide", "d2", None, place="rejected/0/10"),),
+        FindingKind.MISSING,
+        "its callback is not at None",
+    ),
+    "a receipt too many": (
+        (call("receipt", "k3", 3, decision="d1"),),
+        FindingKind.DOUBLED,
+        "has one more receipt",
+    ),
+    "a second receipt of the plan": (
+        (call("receipt", "k3", 3),),
+        FindingKind.DOUBLED,
+        "has one more receipt",
+    ),
+    "two callbacks of one decision": (
+        (call("callback", "k3", 3, decision="d1"),),
+        FindingKind.DOUBLED,
+        "is the second callback of decision d1",
+    ),
+    "decided twice": (
+        (
+            call("callback", "k3", 3, decision="d2"),
+            call("receipt", "k3", 3, decision="d2"),
+            call("decide", "d2", 4),
+        ),
+        FindingKind.DOUBLED,
+        "was decided to be delivered again twice",
+    ),
+    "no receipt": (
+        (call("callback", "k1", 0, 1, decision="d2"), call("decide", "d2", 4, place="rejected/0/10")),
+        FindingKind.MISSING,
+        "has no receipt for 2 of its contacts",
+    ),
+    "another body": (
+        (
+            call("callback", "k1", 0, 1, decision="d2", body=b"other"),
+            call("receipt", "k1", 0, 1, decision="d2"),
+            call("decide", "d2", 4, place="rejected/0/10"),
+        ),
+        FindingKind.WRONG_VALUE,
+        "has another body",
+    ),
+    "refused again, and not on the rejected topic": (
+        (
+            call("callback", "k1", 0, 1, decision="d2"),
+            call("receipt", "k1", 0, 1, decision="d2", outcome="REFUSED"),
+            call("decide", "d2", 4, place="rejected/0/10"),
+        ),
+        FindingKind.MISSING,
+        "does not stand on the rejected topic",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_of_a_redelivery_is_found(name: str) -> None:
+    plant, kind, words = PLANTED[name]
+    judge = Judge(taken=TAKEN)
+    redelivered(judge)
+    for step in plant:
+        step(judge)
+    report = judge.result()
+    assert [one.kind for one in report.findings] == [kind], report.findings
+    assert words in report.findings[0].what
+
+
+def retargeted(*offsets: int) -> CallbackReport:
+    judge = Judge(taken=TAKEN)
+    redelivered(judge)
+    judge.callback("new", *offsets, decision="d2", body=b"new")
+    judge.receipt("new", *offsets, decision="d2")
+    judge.decide("d2", 4, place="rejected/0/10", changes={"retargeted": "k3"})
+    return judge.result()
+
+
+def test_a_new_body_under_a_new_id_has_the_same_contacts() -> None:
+    report = retargeted(3)
+    assert report.is_balanced, report.findings
+    assert report.counts.redeliveries == 2
+    other = retargeted(4)
+    assert [one.kind for one in other.findings] == [FindingKind.WRONG_VALUE]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"topic_id": "former"}, {"result_place": "callbacks/0/20"}, {"decided_at_ms": 1}, {"action": "DISCARDED"}],
+)
+def test_a_decision_whose_callback_is_not_read_is_no_fault(changes: dict[str, Any]) -> None:
+    judge = Judge(taken=TAKEN)
+    redelivered(judge)
+    judge.decide("d2", 4, **{"place": "rejected/0/10", **changes})
+    assert judge.result().is_balanced
+
+
+def test_a_redelivery_whose_decision_may_be_deleted_is_not_judged() -> None:
+    judge = Judge(taken=TAKEN, gone=Truncated(decisions=frozenset({Partition("decisions", 0)})))
+    all_well(judge)
+    judge.receipt("k2", 2)
+    judge.callback("k3", 3, decision="d1")
+    judge.receipt("k3", 3, decision="d1")
+    report = judge.result()
+    assert report.judgement is Judgement.NOT_JUDGED
+    assert report.counts.redelivery_not_judged == 1

@@ -28,6 +28,7 @@ USERS = {
     "operator": "rejected",
     "reviewer": "review",
     "reader": "read",
+    "campaign-operator": "deliveries",
 }
 
 
@@ -86,6 +87,7 @@ def needed() -> set[tuple[str, acls.Right]]:
         "rejected": acls.rejected_desk_rights(settings),
         "review": acls.review_desk_rights(settings),
         "read": acls.reading_rights(settings),
+        "deliveries": acls.deliveries_desk_rights(settings),
     }
     return {(program, right) for program, some in programs.items() for right in some}
 

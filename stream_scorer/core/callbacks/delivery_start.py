@@ -1,7 +1,9 @@
 """Start of a new delivery group: which callbacks in the log wait, and which would be delivered again.
 
-A callback waits in the last record that was written for it, unless it has a receipt. Each retry partition is committed
-in order, so what waits stands behind all that was finished: the first waiting record is where the former group stopped.
+A callback waits in the last record that was written for it, unless it has a receipt. A callback that is delivered again
+by an operator's decision counts as another one, whose receipts name the decision, too. Each retry partition is
+committed in order, so what waits stands behind all that was finished: the first waiting record is where the former
+group stopped.
 
 The log has callbacks of many days, so only those of one `CallbackPart` are in memory at a time.
 """
@@ -13,13 +15,28 @@ from typing import NamedTuple
 
 
 class CallbackRecord(NamedTuple):
-    """Record of a callback in a topic; ``key``: the callback's id; ``written_ms``: Kafka's timestamp."""
+    """Record of a callback in a topic.
+
+    Attributes:
+        topic: its topic.
+        partition: its partition.
+        offset: its offset.
+        key: the callback's id.
+        written_ms: Kafka's timestamp.
+        decision: id of the decision to deliver the callback again; empty: it is the first delivery, as it was planned.
+    """
 
     topic: str
     partition: int
     offset: int
     key: bytes
     written_ms: int
+    decision: bytes = b""
+
+    @property
+    def delivery(self) -> bytes:
+        """What identifies the delivery: each decision to deliver a callback again has receipts of its own."""
+        return self.key + self.decision
 
     @property
     def _age(self) -> tuple[int, str, int]:
@@ -60,7 +77,7 @@ class RetryStarts:
 
 
 class CallbackPart:
-    """The callbacks of one hash class of keys: those that are planned, and the last retry record of each.
+    """The deliveries of one hash class of keys: those that are planned, and the last retry record of each.
 
     Add what is planned and retried first, then the receipts.
 
@@ -89,28 +106,28 @@ class CallbackPart:
 
     def add_planned(self, record: CallbackRecord) -> None:
         """Add a record that the new group reads on the callbacks topic."""
-        if self._has(record.key):
-            self._planned.add(record.key)
+        if self._has(record.delivery):
+            self._planned.add(record.delivery)
 
     def add_retry(self, record: CallbackRecord) -> None:
         """Add a record of a retry topic."""
-        if not self._has(record.key):
+        if not self._has(record.delivery):
             return
-        last = self._last.get(record.key)
+        last = self._last.get(record.delivery)
         if last is None:
-            self._last[record.key] = record
+            self._last[record.delivery] = record
         elif record.is_newer(last):
-            self._last[record.key] = record
+            self._last[record.delivery] = record
             self._starts.add_finished(last)
         else:
             self._starts.add_finished(record)
 
     def add_receipt(self, receipt: CallbackRecord) -> None:
         """Add a receipt: its callback waits no more."""
-        if (last := self._last.pop(receipt.key, None)) is not None:
+        if (last := self._last.pop(receipt.delivery, None)) is not None:
             self._starts.add_finished(last)
-        if receipt.key in self._planned:
-            self._planned.remove(receipt.key)
+        if receipt.delivery in self._planned:
+            self._planned.remove(receipt.delivery)
             self._starts.repeated += 1
 
     def end(self) -> None:

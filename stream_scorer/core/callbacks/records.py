@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, Score
-from stream_scorer.core.desk.decisions import DECIDED_AT_HEADER
+from stream_scorer.core.desk.decisions import DECIDED_AT_HEADER, DECISION_HEADER
 from stream_scorer.core.retry_topics import parse_number
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _NAMESPACE: Final = bytes.fromhex("6f1f1f0e6c0e5f0b9a550d3c9b0c7d11")
 # On the callbacks topic and the retry topics: the schema of callbacks has no field for it.
 THRESHOLD_HEADER: Final = "stream-scorer-threshold"
+# `true`: an attempt got no response, so a later 409 means that the receiver has the callback; `maybe`: a former owner
+# may have made such an attempt.
+UNANSWERED_HEADER: Final = "stream-scorer-unanswered"
+_DECISION_HEADERS: Final = frozenset({DECISION_HEADER, DECIDED_AT_HEADER})
 _NUMBER: Final = re.compile(rb"[0-9]{1,3}(\.[0-9]{1,20})?(e-[0-9]{1,3})?")
 _MAX_TIME_DIGITS: Final = 15
 _NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
@@ -126,6 +130,18 @@ def read_callback(codec: Codec, record: SourceRecord) -> Callback:
 def threshold_headers(callback: Callback) -> Headers:
     """Return the header with the threshold of planning, if it is known."""
     return [] if callback.threshold is None else [(THRESHOLD_HEADER, repr(callback.threshold).encode())]
+
+
+def decision_headers(headers: Headers) -> Headers:
+    """Return the headers of the decision to deliver a callback again; all its later records repeat them."""
+    return [one for one in headers if one[0] in _DECISION_HEADERS]
+
+
+def unanswered_headers(*, is_unanswered: bool, may_be_repeat: bool) -> Headers:
+    """Return the header about attempts without a response, if there may be some."""
+    if not (is_unanswered or may_be_repeat):
+        return []
+    return [(UNANSWERED_HEADER, b"true" if is_unanswered else b"maybe")]
 
 
 def _threshold(record: SourceRecord) -> float | None:

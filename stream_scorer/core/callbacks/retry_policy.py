@@ -106,7 +106,7 @@ class Delivery:
 class Completed(NamedTuple):
     """Final outcome of a callback. ``callback.attempts`` counts its requests; ``began`` is that of the `Delivery`.
 
-    ``refused``: contacts that are refused alone; the others have the outcome.
+    ``refused``: contacts that are refused alone; the others have the outcome. The last two are those of the `Delivery`.
     """
 
     record: SourceRecord
@@ -118,6 +118,8 @@ class Completed(NamedTuple):
     detail: str
     began: float | None = None
     refused: tuple[RefusedContact, ...] = ()
+    is_unanswered: bool = False
+    may_be_repeat: bool = False
 
     @property
     def needed_request(self) -> bool:
@@ -244,6 +246,8 @@ def expire(delivery: Delivery, now_ms: int) -> Completed | None:
         0.0,
         "it was not delivered within 7 days",
         delivery.began,
+        is_unanswered=delivery.is_unanswered,
+        may_be_repeat=delivery.may_be_repeat,
     )
 
 
@@ -287,7 +291,16 @@ def route(
 def give_up(postponed: DeferredDelivery, detail: str, now_ms: int) -> Completed:
     """Return the final outcome of a callback that cannot be deferred."""
     return Completed(
-        postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail, postponed.began
+        postponed.record,
+        postponed.callback,
+        CallbackOutcome.GAVE_UP,
+        now_ms,
+        None,
+        0.0,
+        detail,
+        postponed.began,
+        is_unanswered=postponed.is_unanswered,
+        may_be_repeat=postponed.may_be_repeat,
     )
 
 
@@ -332,6 +345,8 @@ def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer
         detail,
         tried.began,
         answer.refused,
+        tried.is_unanswered,
+        tried.may_be_repeat,
     )
 
 

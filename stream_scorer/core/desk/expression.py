@@ -56,6 +56,17 @@ REVIEW_NAMES: Final[Mapping[str, Any]] = {
     "scored_at": DataType.DATETIME,
     "attributes": DataType.MAPPING,
 }
+# Names of an expression about a rejected callback.
+DELIVERY_NAMES: Final[Mapping[str, Any]] = {
+    "callback_id": _TEXT,
+    "campaign_id": _TEXT,
+    "target": _TEXT,
+    "contacts": _NUMBER,
+    "attempts": _NUMBER,
+    "reason": _TEXT,
+    "detail": _TEXT,
+    "status": _NUMBER,
+}
 _ITEM: Final = re.compile(r"\b(features|attributes)\s*\[\s*(['\"])(.*?)\2\s*\]")
 _DOTTED: Final = re.compile(r"\b(features|attributes)\s*\.")
 

@@ -23,6 +23,8 @@ class SkipReason(StrEnum):
     NOT_DECIDABLE = "not replayable: its value is missing or cannot be decoded"
     TOO_LARGE = "not replayable: too large for its topic"
     ONLY_DISCARDABLE = "cannot be accepted: its score is not finite, or not from 0 to 1"
+    NO_SCORES = "not retargetable: its scores are deleted, or are those of other contacts"
+    NOT_DELIVERABLE = "not deliverable: only a callback that was refused or given up is delivered again"
 
 
 class Output(NamedTuple):

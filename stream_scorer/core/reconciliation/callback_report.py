@@ -33,6 +33,9 @@ class CallbackCounts:
             callbacks topic may be deleted.
         threshold_not_judged: those of ``called`` without both, for which the threshold may have been higher.
         callbacks: callbacks with these scores.
+        redeliveries: deliveries of callbacks by an operator's decision;
+            ``delivered`` and the others count the plan's deliveries.
+        redelivery_not_judged: those of them whose receipt or decision may be deleted.
         unplanned: records at or above ``committed``.
     """
 
@@ -49,6 +52,8 @@ class CallbackCounts:
     rejection_not_judged: int = 0
     threshold_not_judged: int = 0
     callbacks: int = 0
+    redeliveries: int = 0
+    redelivery_not_judged: int = 0
     unplanned: int = 0
 
 
@@ -92,6 +97,7 @@ class CallbackReport:
             counts.receipt_not_judged,
             counts.rejection_not_judged,
             counts.threshold_not_judged,
+            counts.redelivery_not_judged,
             self.unknown_starts,
         )
         return Judgement.NOT_JUDGED if any(gaps) else Judgement.HOLDS
@@ -134,6 +140,7 @@ class CallbackReport:
             (counts.receipt_not_judged, "scores whose receipt may be deleted"),
             (counts.rejection_not_judged, "unusable scores and failed callbacks whose rejected record may be deleted"),
             (counts.threshold_not_judged, "scores without a callback, for which the threshold may have been higher"),
+            (counts.redelivery_not_judged, "callbacks delivered again whose receipt or decision may be deleted"),
             (len(self.unknown_starts), "partitions whose commit another program made"),
         )
         return ", ".join(f"{count:,} {what}" for count, what in parts if count) + "; no finding in the rest"

@@ -7,6 +7,10 @@ commit must have none. Scores between the two may have one.
 
 A callback with contacts that are refused alone has several receipts, which share its sources among them.
 
+An operator may decide to deliver a callback again. Each decision is a delivery of its own, whose records name it in a
+header: the callback once more on the callbacks topic, its retries, its receipts and its rejection. So each source has
+one final receipt per delivery, the plan being the first.
+
 A score without a callback is not judged if its receipt may be deleted. Nor is it if the threshold may have been higher
 when it was planned: no lower score before it in its partition has a callback. A threshold that was raised and lowered
 again is not detected, so the scores in between are reported as missing.
@@ -25,6 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.reconciliation.callback_report import CallbackCounts, CallbackReport
 from stream_scorer.core.reconciliation.outcome_values import payload_digest
+from stream_scorer.core.reconciliation.redeliveries import RedeliveryDecisions
 from stream_scorer.core.reconciliation.score_report import MAX_FINDINGS, Finding, FindingKind, Findings
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import printable
@@ -34,9 +39,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.desk.decisions import Decision
     from stream_scorer.core.reconciliation.lost_offsets import Lost
     from stream_scorer.core.reconciliation.outcome_values import Content
     from stream_scorer.core.reconciliation.record_states import CommittedRange, RecordLocation
+    from stream_scorer.core.reconciliation.redeliveries import RedeliveryTopics
 
 _OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
 # With such a receipt the callback itself is on the rejected topic.
@@ -60,11 +67,13 @@ class Truncated(NamedTuple):
         receipts: partitions of the receipts topic whose first records are deleted.
         rejections: the same for the rejected callbacks topic.
         compacted: the rejected callbacks topic is compacted, so any record of it may be removed.
+        decisions: as ``receipts``, for the decisions topic.
     """
 
     receipts: frozenset[Partition] = frozenset()
     rejections: frozenset[Partition] = frozenset()
     compacted: bool = False
+    decisions: frozenset[Partition] = frozenset()
 
 
 class _Called(NamedTuple):
@@ -105,7 +114,7 @@ class _Unusable:
 
 @dataclass(slots=True)
 class _Call:
-    """One callback: locations of its records and receipts.
+    """One delivery of a callback: locations of its records and receipts.
 
     Attributes:
         names: of the record that was read first.
@@ -116,6 +125,9 @@ class _Call:
         is_planned: whether the record of the callback itself was read, and not receipts only.
         parts: outcomes by source, if its receipts share the sources among them; otherwise empty. Those of the first
             receipt are left out if ``is_planned`` is False.
+        decision: id of the decision to deliver it again; empty: it is the delivery that was planned.
+        sources: those of the record that was read first, if there is a decision.
+        written_ms: Kafka's timestamp of that record.
     """
 
     callback_id: str
@@ -128,6 +140,9 @@ class _Call:
     receipts: list[tuple[str, RecordLocation, int]] = field(default_factory=list)
     rejections: list[RecordLocation] = field(default_factory=list)
     parts: dict[str, str] = field(default_factory=dict)
+    decision: str = ""
+    sources: frozenset[str] = frozenset()
+    written_ms: int = 0
 
     def outcome_of(self, source: str) -> str | None:
         """Return the outcome of a contact; None: it has no receipt."""
@@ -154,6 +169,7 @@ class CallbackReconciliation:
         since_ms: for partitions of a topic that was created again, the time behind the outputs of the former (Unix ms):
             callbacks planned before belong to the former topic, and count as from before the start.
         compacted: the topic is compacted, so a score may be removed although it was called.
+        again: the topics of callbacks that are delivered again; None: no decisions are read.
         max_findings: how many findings of each kind are kept; all are counted.
     """
 
@@ -171,6 +187,7 @@ class CallbackReconciliation:
         unknown_starts: Collection[int] = (),
         since_ms: Mapping[int, int] | None = None,
         compacted: bool = False,
+        again: RedeliveryTopics | None = None,
         max_findings: int = MAX_FINDINGS,
     ) -> None:
         self._topic = topic
@@ -197,7 +214,9 @@ class CallbackReconciliation:
         # Digests of key and value of the scores in both.
         self._payloads: dict[tuple[int, int], int] = {}
         self._calls: list[_Call] = []
-        self._numbers: dict[str, int] = {}
+        # By callback id and decision.
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._decisions = RedeliveryDecisions(again)
 
     # --- input
 
@@ -227,19 +246,28 @@ class CallbackReconciliation:
             return
         self._payloads[key] = payload_digest(content)
 
-    def callback(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
-        """Add a record of the callbacks topic or of a retry topic; ``written_ms``: its Kafka timestamp."""
+    def callback(self, value: bytes | None, place: RecordLocation, written_ms: int, decision: str = "") -> None:
+        """Add a record of the callbacks topic or of a retry topic.
+
+        Args:
+            value: its value.
+            place: its location.
+            written_ms: its Kafka timestamp.
+            decision: its header ``stream-scorer-decision``; empty: it has none.
+        """
+        self._decisions.callback(decision, place, written_ms)
         try:
             fields = self._codecs.callback.decode(value)
         except UndecodableError:
             self._counts["foreign"] += 1
             return
-        call = self._call(fields, place, min(written_ms, fields["planned_at"]), is_planned=True)
+        planned_ms = min(written_ms, fields["planned_at"])
+        call = self._call(fields, place, planned_ms, is_planned=True, decision=decision)
         if _waits(place, self._taken):
             call.waits.append(place)
 
-    def receipt(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
-        """Add a record of the receipts topic; ``written_ms``: its Kafka timestamp."""
+    def receipt(self, value: bytes | None, place: RecordLocation, written_ms: int, decision: str = "") -> None:
+        """Add a record of the receipts topic; the arguments are those of `callback`."""
         self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
         try:
             fields = self._codecs.receipt.decode(value)
@@ -247,11 +275,11 @@ class CallbackReconciliation:
             self._counts["foreign"] += 1
             return
         outcome = _OUTCOMES[fields["outcome"]]
-        number = self._numbers.get(fields["callback_id"])
+        number = self._numbers.get((fields["callback_id"], decision))
         if number is not None and self._is_part(self._calls[number], fields):
             self._part(number, fields, place, written_ms)
             return
-        call = self._call(fields, place, written_ms, is_planned=False)
+        call = self._call(fields, place, written_ms, is_planned=False, decision=decision)
         if call.receipts and call.is_ours:
             self._once_more(call, fields, place)
         call.receipts.append((outcome, place, written_ms))
@@ -279,9 +307,15 @@ class CallbackReconciliation:
         for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
             names = (*ids, fields["campaign_id"])
             key = self._place_of(source)
-            was_entered = not call.is_planned and key is not None and self._call_of.get(key) == number
+            was_entered = not call.is_planned and (
+                source in call.sources if call.decision else key is not None and self._call_of.get(key) == number
+            )
             if source in call.parts or was_entered:
                 self._once_more(call, fields, place)
+            elif call.decision:
+                if call.is_planned and source not in call.sources:
+                    what = f"is in a receipt of callback {call.callback_id}, and not in that callback"
+                    self._add(FindingKind.WRONG_VALUE, source, what, place)
             elif not call.is_planned:
                 self._enter(source, names, number, place, written_ms)
             elif key is not None and key in self._called:
@@ -293,7 +327,14 @@ class CallbackReconciliation:
             call.parts[source] = outcome
         call.receipts.append((outcome, place, written_ms))
 
-    def rejected(self, source: str, content: Content, place: RecordLocation, written_ms: int) -> None:
+    def decision(self, decision: Decision, place: RecordLocation, written_ms: int) -> None:
+        """Add a record of the decisions topic; ``written_ms``: its Kafka timestamp."""
+        self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
+        self._decisions.add(decision, place)
+
+    def rejected(
+        self, source: str, content: Content, place: RecordLocation, written_ms: int, decision: str = ""
+    ) -> None:
         """Add a record of the rejected callbacks topic.
 
         Args:
@@ -301,11 +342,12 @@ class CallbackReconciliation:
             content: its key and value.
             place: its location.
             written_ms: its Kafka timestamp.
+            decision: its header ``stream-scorer-decision``; empty: it has none.
         """
         self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
         found = self._place_of(source)
         if found is None:
-            self._rejected_callback(content, place)
+            self._rejected_callback(content, place, decision)
             return
         if written_ms < self._since_ms.get(found[0], 0):
             return
@@ -326,7 +368,7 @@ class CallbackReconciliation:
             what = "key and value on the rejected topic are not those of the score"
             self._add(FindingKind.WRONG_VALUE, source, what, place)
 
-    def _rejected_callback(self, content: Content, place: RecordLocation) -> None:
+    def _rejected_callback(self, content: Content, place: RecordLocation, decision: str) -> None:
         fields = None
         callback_id = (content.key or b"").decode(errors="replace")
         if not content.truncated:
@@ -335,7 +377,7 @@ class CallbackReconciliation:
             except UndecodableError:
                 return  # a record of the callbacks topic that was no callback
             callback_id = fields["callback_id"]
-        number = self._numbers.get(callback_id)
+        number = self._numbers.get((callback_id, decision))
         if number is None or not self._calls[number].is_ours:
             return
         call = self._calls[number]
@@ -364,6 +406,7 @@ class CallbackReconciliation:
         self._judge_lost()
         self._judge_calls(taken)
         self._judge_scores(committed)
+        self._judge_redeliveries()
         counts = {name: self._counts[name] for name in CallbackCounts.__dataclass_fields__}
         return CallbackReport(
             topic=self._topic,
@@ -433,6 +476,43 @@ class CallbackReconciliation:
         else:
             self._miss(key, "has neither a receipt nor a callback that waits")
 
+    def _judge_redeliveries(self) -> None:
+        """Check that each delivery by decision has its decision, the planned content, and one receipt per source."""
+        for (callback_id, decision), number in self._numbers.items():
+            call = self._calls[number]
+            if not (decision and call.is_ours):
+                continue
+            self._counts["redeliveries"] += 1
+            name = f"callback {call.callback_id}, delivered again by decision {printable(decision[:64])},"
+            self._judge_decision(call, name)
+            former_id = self._decisions.former_id(decision)
+            plan = self._numbers.get((former_id or callback_id, ""))
+            planned = call if plan is None else self._calls[plan]
+            names = call.names if former_id is None else call.names._replace(body=0)
+            if planned.is_planned and call.is_planned and planned.names.differ(names):
+                self._add(FindingKind.WRONG_VALUE, "", f"{name} {_OTHER} than at {planned.seen_at}", call.seen_at)
+            self._judge_rejection(call)
+            unfinished = sum(call.outcome_of(source) is None for source in call.sources)
+            if not unfinished or (call.waits and not call.receipts):
+                continue
+            if self._may_be_gone(self._gone.receipts, call.written_ms):
+                self._counts["redelivery_not_judged"] += 1
+            else:
+                self._counts["missing"] += 1
+                what = f"{name} has no receipt for {unfinished} of its contacts, and waits nowhere"
+                self._add(FindingKind.MISSING, "", what, call.seen_at)
+        for finding in self._decisions.findings():
+            self._findings.add(finding)
+
+    def _judge_decision(self, call: _Call, name: str) -> None:
+        """Check that there is a decision for a delivery."""
+        if call.decision in self._decisions:
+            return
+        if self._may_be_gone(self._gone.decisions, call.written_ms):
+            self._counts["redelivery_not_judged"] += 1
+        else:
+            self._add(FindingKind.NO_INPUT, "", f"{name} has no such decision", call.seen_at)
+
     def _judge_rejection(self, call: _Call) -> None:
         """Check that a callback that was refused or given up is on the rejected topic as well, for its replay."""
         refused = next((receipt for receipt in call.receipts if receipt[0] in _REJECTED), None)
@@ -470,24 +550,31 @@ class CallbackReconciliation:
 
     # --- private
 
-    def _call(self, fields: dict[str, Any], place: RecordLocation, planned_ms: int, *, is_planned: bool) -> _Call:
+    def _call(
+        self, fields: dict[str, Any], place: RecordLocation, planned_ms: int, *, is_planned: bool, decision: str
+    ) -> _Call:
         """Return the callback of a record; add its sources the first time, then compare them.
 
         It was planned at ``planned_ms`` at the latest.
         """
         names = _digests(fields)
-        number = self._numbers.get(fields["callback_id"])
+        number = self._numbers.get((fields["callback_id"], decision))
         if number is not None:
             known = self._calls[number]
             if known.names.differ(names) and (known.is_ours or any(map(self._place_of, fields["sources"]))):
                 what = f"callback {known.callback_id} {_OTHER} than at {known.seen_at}"
                 self._add(FindingKind.WRONG_VALUE, fields["sources"][0] if fields["sources"] else "", what, place)
             return known
-        number = self._numbers[fields["callback_id"]] = len(self._calls)
+        number = self._numbers[fields["callback_id"], decision] = len(self._calls)
         # It is untrusted, and part of a one-line message.
         name = printable(fields["callback_id"][:64])
         call = _Call(name, place, names, size=len(fields["sources"]), is_planned=is_planned)
         self._calls.append(call)
+        if decision:
+            call.decision, call.written_ms = decision, planned_ms
+            call.sources = frozenset(fields["sources"])
+            call.is_ours = any(self._place_of(source) is not None for source in call.sources)
+            return call
         events = chain(fields["event_ids"], repeat(""))
         for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
             self._enter(source, (*ids, fields["campaign_id"]), number, place, planned_ms)

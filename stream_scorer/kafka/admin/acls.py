@@ -105,6 +105,18 @@ def review_desk_rights(settings: Settings) -> tuple[Permission, ...]:
     )
 
 
+def deliveries_desk_rights(settings: Settings) -> tuple[Permission, ...]:
+    """Return the rights that the commands ``deliveries`` need; only ``replay`` and ``discard`` write."""
+    topics, kafka = settings.topics, settings.kafka
+    retries = topics.retries(len(settings.callbacks.retry_delays_s))
+    return (
+        *_all("Read", (topics.callbacks_rejected, topics.receipts, *retries, topics.decisions, topics.scores)),
+        *_all("Write", (topics.callbacks, topics.decisions)),
+        Permission("Describe", "group", settings.delivery_group_id),
+        Permission("Write", "transactional id", f"{kafka.group_id}-desk-{topics.callbacks_rejected}-*"),
+    )
+
+
 def creating_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that ``topics create`` needs; Describe shows when a topic is ready."""
     return (*_all("Create", settings.all_topics), *_all("Describe", settings.all_topics))
@@ -118,7 +130,7 @@ def reconciling_rights(settings: Settings) -> tuple[Permission, ...]:
 
 def reconciling_callbacks_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the additional rights that ``reconcile`` needs for callbacks."""
-    campaign = settings.topics.campaign(levels=len(settings.callbacks.retry_delays_s))
+    campaign = (*settings.topics.campaign(levels=len(settings.callbacks.retry_delays_s)), settings.topics.decisions)
     groups = (settings.callbacks_group_id, settings.delivery_group_id)
     return (*_all("Read", campaign), *(Permission("Describe", "group", group) for group in groups))
 

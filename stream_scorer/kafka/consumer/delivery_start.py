@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.callbacks.delivery_start import CallbackPart, CallbackRecord, RetryStarts
 from stream_scorer.core.callbacks.records import THRESHOLD_HEADER
+from stream_scorer.core.desk.decisions import DECISION_HEADER
 from stream_scorer.core.retry_topics import ROUNDS_HEADER
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.topics import check_topics
@@ -123,7 +124,8 @@ class _CallbackLog:
             for one in batch:
                 key = one.key
                 if key is not None and (header is None or any(name == header for name, _ in one.headers)):
-                    yield CallbackRecord(topic, one.partition, one.offset, key, one.timestamp_ms)
+                    decision = next((value for name, value in one.headers if name == DECISION_HEADER), None) or b""
+                    yield CallbackRecord(topic, one.partition, one.offset, key, one.timestamp_ms, decision)
 
     def _refuse_repeats(self, starts: RetryStarts, *, is_whole: bool) -> None:
         partitions = starts.repeated_partitions
@@ -140,10 +142,11 @@ class _CallbackLog:
     def _refuse_second_plan(self) -> None:
         """Refuse a start from which the planner would plan the scores of undelivered callbacks again.
 
-        Only a planner's records have the header: those of other programs may be about anything. The commits are read
+        Only a planner's records have the header: those of other programs may be about anything. A callback that is
+        delivered again by a decision does not count: its score was planned long before. The commits are read
         after the log, so what a group without commits finds there is not its own.
         """
-        count = sum(1 for _ in self._planned(THRESHOLD_HEADER))
+        count = sum(not one.decision for one in self._planned(THRESHOLD_HEADER))
         group_id = self._settings.callbacks_group_id
         if count and not has_commits(self._settings, group_id, self._topics.scores):
             raise BrokerRefused(

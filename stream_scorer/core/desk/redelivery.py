@@ -1,0 +1,206 @@
+"""Redelivery of rejected callbacks: which are selected, and what goes back to the callbacks topic.
+
+A callback is delivered again as it was planned: the same id, the same body, the same contacts. Only its times begin
+again, and its headers name the decision. With a new target it has a new id and a new body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.callbacks.records import UNANSWERED_HEADER, read_callback, threshold_headers
+from stream_scorer.core.desk.decisions import NO_CHANGES, Action, Decision
+from stream_scorer.core.desk.record_filter import RecordIds
+from stream_scorer.core.desk.rejected_record import parse_rejected
+from stream_scorer.core.desk.verdict import Decide, NotSelected, Output, Skip, SkipReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.callbacks.types import Callback
+    from stream_scorer.core.desk.expression import Expression
+    from stream_scorer.core.desk.record_filter import RecordFilter
+    from stream_scorer.core.desk.rejected_record import RejectedRecord
+    from stream_scorer.core.desk.verdict import Verdict
+    from stream_scorer.core.records import Headers, SourceRecord
+
+# Reasons of a callback that ended without an acceptance, or with contacts that were refused alone.
+DELIVERABLE: Final = ("refused", "gave_up", "no_address", "no_contact_id")
+# Reasons of a record that is no score or no callback, or of a score that fits no callback.
+UNDELIVERABLE: Final = ("undecodable", "invalid_contact", "too_large")
+# Change of a decision: id of the callback whose contacts are called under a new one.
+RETARGETED: Final = "retargeted"
+# As large as any decision's headers.
+_SIZED: Final = Decision("-" * 36, "", None, Action.REDELIVERED, "", "", "", 10**13)
+
+
+class DeliveryState(StrEnum):
+    """State of a rejected callback for an operator."""
+
+    OPEN = "open"
+    REDELIVERED = "redelivered"
+    DISCARDED = "discarded"
+
+
+def delivery_state(action: str | None) -> DeliveryState:
+    """Return the state of a rejected callback; ``action``: what was decided about it, None: nothing."""
+    if action is None:
+        return DeliveryState.OPEN
+    return DeliveryState.REDELIVERED if action == Action.REDELIVERED else DeliveryState.DISCARDED
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Filter of the callbacks' rejected topic; an empty part matches all.
+
+    Attributes:
+        records: the common options; a callback id is selected like a contact id.
+        reasons: values of ``stream-scorer-error-reason``.
+        expression: an expression about the callback; None: there is none.
+        codec: decodes callbacks.
+        campaigns: the topics of callbacks. A rejected record that was read elsewhere is none.
+    """
+
+    records: RecordFilter
+    reasons: frozenset[str]
+    expression: Expression | None
+    codec: Codec
+    campaigns: Collection[str]
+
+    def read(self, record: SourceRecord) -> tuple[RejectedRecord, Callback | None] | None:
+        """Return a record of the rejected topic with its callback; None: it is not selected."""
+        rejected = parse_rejected(record)
+        if self.reasons and rejected.reason not in self.reasons:
+            return None
+        callback = self._callback(rejected)
+        if not self.records.matches(record, _ids(callback)):
+            return None
+        if self.expression is None or self.expression.matches(values_of(rejected, callback)):
+            return rejected, callback
+        return None
+
+    def selects(self, record: SourceRecord) -> bool:
+        """Return whether a record of the rejected topic is selected."""
+        return self.read(record) is not None
+
+    def _callback(self, rejected: RejectedRecord) -> Callback | None:
+        if rejected.origin is None or rejected.origin.topic not in self.campaigns:
+            return None
+        try:
+            return read_callback(self.codec, rejected.record)
+        except UndecodableError:
+            return None
+
+
+def _ids(callback: Callback | None) -> RecordIds:
+    if callback is None:
+        return RecordIds()
+    names = (callback.callback_id, *callback.contact_ids)
+    return RecordIds(names, callback.event_ids, sources=callback.sources)
+
+
+class Rebuilt(Protocol):
+    """Callback that gets a new id and body with the decision."""
+
+    def decided(self, decision: Decision) -> Callback:
+        """Return the new callback of a decision."""
+
+
+class Redelivery:
+    """Judge that puts rejected callbacks back on the callbacks topic.
+
+    Args:
+        selected: the filter.
+        callbacks: name of the callbacks topic.
+        campaigns: the topics of callbacks: that one and its retry topics.
+        encode: the value of a callback.
+        fits: whether the callbacks topic accepts a record for its size.
+        forwarded: the headers of the record that are its own.
+        rebuild: builds a new body for the present target; None: the body stays.
+    """
+
+    action = Action.REDELIVERED
+
+    def __init__(
+        self,
+        selected: DeliveryFilter,
+        *,
+        callbacks: str,
+        campaigns: Collection[str],
+        encode: Callable[[Callback], bytes],
+        fits: Callable[[Output], bool],
+        forwarded: Callable[[Headers], Headers],
+        rebuild: Callable[[Callback], Rebuilt | SkipReason] | None = None,
+    ) -> None:
+        self._selected = selected
+        self._callbacks = callbacks
+        self._campaigns = campaigns
+        self._encode = encode
+        self._fits = fits
+        self._forwarded = forwarded
+        self._rebuild = rebuild
+
+    def judge(self, record: SourceRecord, action: str | None) -> Verdict:
+        """Return the verdict about a record of the callbacks' rejected topic."""
+        found = self._selected.read(record)
+        if found is None:
+            return NotSelected()
+        rejected, callback = found
+        if (reason := self._obstacle(rejected)) is not None:
+            return Skip(reason)
+        if action is not None:
+            return Skip(SkipReason.DONE_BEFORE)
+        if callback is None:
+            return Skip(SkipReason.NOT_DECIDABLE)
+        return self._redelivered(record, callback)
+
+    def _redelivered(self, record: SourceRecord, callback: Callback) -> Decide | Skip:
+        rebuilt = None if self._rebuild is None else self._rebuild(callback)
+        if isinstance(rebuilt, SkipReason):
+            return Skip(rebuilt)
+
+        def publish(decision: Decision) -> Output:
+            if rebuilt is None:
+                return self._output(record, record.key, callback, decision)
+            renewed = rebuilt.decided(decision)
+            return self._output(record, renewed.callback_id.encode(), renewed, decision)
+
+        if not self._fits(publish(_SIZED)):
+            return Skip(SkipReason.TOO_LARGE)
+        return Decide(publish, NO_CHANGES if rebuilt is None else {RETARGETED: callback.callback_id})
+
+    def _obstacle(self, rejected: RejectedRecord) -> SkipReason | None:
+        if rejected.origin is None:
+            return SkipReason.FOREIGN
+        if rejected.reason not in DELIVERABLE:
+            return SkipReason.NOT_DELIVERABLE
+        return None if rejected.origin.topic in self._campaigns else SkipReason.FOREIGN
+
+    def _output(self, record: SourceRecord, key: bytes | None, callback: Callback, decision: Decision) -> Output:
+        at_ms = decision.decided_at_ms
+        again = replace(callback, attempts=0, planned_at_ms=at_ms, not_before_ms=at_ms)
+        headers = [
+            *self._forwarded(record.headers),
+            *(one for one in record.headers if one[0] == UNANSWERED_HEADER),
+            *decision.headers,
+            *threshold_headers(callback),
+        ]
+        return Output(self._callbacks, key, self._encode(again), headers, -1)
+
+
+def values_of(rejected: RejectedRecord, callback: Callback | None) -> dict[str, Any]:
+    """Return the values for an expression (see `stream_scorer.core.desk.expression.DELIVERY_NAMES`)."""
+    values: dict[str, Any] = {"reason": rejected.reason, "detail": rejected.detail, "status": rejected.status}
+    if callback is None:
+        return values
+    return values | {
+        "callback_id": callback.callback_id,
+        "campaign_id": callback.campaign_id,
+        "target": callback.target,
+        "contacts": len(callback.contact_ids),
+        "attempts": callback.attempts,
+    }

@@ -1,0 +1,231 @@
+"""Desk of rejected callbacks: the job that delivers them again or discards them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.callbacks.records import callback_value
+from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
+from stream_scorer.core.desk.delivery_explanation import ReceiptFact, explain_delivery
+from stream_scorer.core.desk.discard import Discard
+from stream_scorer.core.desk.expression import DELIVERY_NAMES, Expression
+from stream_scorer.core.desk.record_counts import UNKNOWN, RecordCounts, campaign_name
+from stream_scorer.core.desk.record_filter import Bound, RecordFilter
+from stream_scorer.core.desk.redelivery import (
+    DELIVERABLE,
+    UNDELIVERABLE,
+    DeliveryFilter,
+    DeliveryState,
+    Redelivery,
+    delivery_state,
+)
+from stream_scorer.core.desk.verdict import Decide, Skip
+from stream_scorer.core.retry_topics import HELD_HEADER
+from stream_scorer.desk.record_desk import DeskOptions, RecordDesk, current_ms
+from stream_scorer.desk.retarget import Retarget
+from stream_scorer.desk.topic_scan import TopicScan
+from stream_scorer.kafka.admin.acls import deliveries_desk_rights
+from stream_scorer.kafka.admin.topic_limits import max_message_bytes
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.producer.dead_letter import forwarded_headers, too_large
+from stream_scorer.kafka.producer.records import OutRecord
+from stream_scorer.schema_files import SchemaFile
+from stream_scorer.targets.body_fit import misfit
+from stream_scorer.targets.factory import build_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_scorer.callbacks.ports import Target
+    from stream_scorer.core.desk.delivery_explanation import DeliveryExplanation
+    from stream_scorer.core.desk.record_counts import GroupBy
+    from stream_scorer.core.desk.verdict import SkipReason
+    from stream_scorer.settings import Settings
+
+# A receipt is not older than its callback's plan, but the two clocks may differ.
+_CLOCKS_DIFFER_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryOptions(DeskOptions):
+    """Options of a command that selects rejected callbacks.
+
+    ``retarget``: whether each gets a new body for the present settings, and a new id.
+    """
+
+    retarget: bool = False
+
+    def check(self) -> None:
+        """Check what needs no cluster.
+
+        Raises:
+            UsageError: an option is malformed, or names an unknown reason.
+        """
+        self.check_selection((*DELIVERABLE, *UNDELIVERABLE), DELIVERY_NAMES)
+
+
+class Prediction(NamedTuple):
+    """Prediction of a redelivery: how many callbacks would be delivered again, and how many not, by reason."""
+
+    callbacks: int
+    skipped: Mapping[SkipReason, int]
+
+
+class Explained(NamedTuple):
+    """Explanation of a rejected callback, with its body; None: the value is no callback."""
+
+    explanation: DeliveryExplanation
+    body: bytes | None
+
+
+class DeliveryDesk(RecordDesk[DeliveryOptions]):
+    """See the module docstring.
+
+    Args:
+        settings: of the campaign workers.
+
+    Raises:
+        BrokerError: a topic or a right is missing, or Kafka cannot be reached.
+        SettingsError: the settings of the schema registry cannot work.
+        RegistryError: the registry does not answer, or lacks a schema.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        topics = settings.topics
+        super().__init__(settings, topics.callbacks_rejected, topics.callbacks, rights=deliveries_desk_rights(settings))
+        self._limits = max_message_bytes(settings, [topics.callbacks])
+        # Earlier settings may have had more retry topics than the present ones.
+        self._campaigns = frozenset((topics.callbacks, *topics.retries()))
+        self._reader = self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK)
+        self._writer = self._framing.writer(SchemaFile.CAMPAIGN_CALLBACK, (topics.callbacks,))
+        self._target: Target | None = None
+        self._receipts = self._framing.reader(SchemaFile.CALLBACK_RECEIPT)
+
+    def judge(self, action: Action, options: DeliveryOptions, now_ms: int) -> Redelivery | Discard:
+        selected = self.selected(options, now_ms)
+        return self._redelivery(selected, options) if action is Action.REDELIVERED else Discard(selected.selects)
+
+    def _redelivery(self, selected: DeliveryFilter, options: DeliveryOptions) -> Redelivery:
+        topic = self._settings.topics.callbacks
+        return Redelivery(
+            selected,
+            callbacks=topic,
+            campaigns=self._campaigns,
+            encode=lambda callback: self._writer.encode(callback_value(callback)),
+            fits=lambda output: not too_large(OutRecord(*output), self._limits[topic]),
+            forwarded=forwarded_headers,
+            rebuild=self._retarget() if options.retarget else None,
+        )
+
+    def _retarget(self) -> Retarget:
+        if self._target is None:
+            self._target = build_target(self._settings)
+        topic = self._settings.topics.scores
+        partitions = check_topics(self._settings, [topic])[topic]
+        return Retarget(self._log, topic, partitions, self._framing.reader(SchemaFile.CONTACT_SCORE), self._target)
+
+    def selected(self, options: DeliveryOptions, now_ms: int) -> DeliveryFilter:
+        """Return the filter of the options."""
+        expression = None if options.where is None else Expression(options.where, DELIVERY_NAMES)
+        return DeliveryFilter(
+            options.records(now_ms), frozenset(options.reasons), expression, self._reader, self._campaigns
+        )
+
+    def prediction(self, options: DeliveryOptions) -> Prediction:
+        """Predict a redelivery; nothing is written.
+
+        Raises:
+            BrokerError: Kafka cannot be reached.
+        """
+        now_ms = current_ms()
+        judge, decided = self._redelivery(self.selected(options, now_ms), options), self.decided()
+        skipped: Counter[SkipReason] = Counter()
+        count = 0
+        for record in self.scan(options, now_ms).records():
+            verdict = judge.judge(record, decided.action(record.source))
+            if isinstance(verdict, Skip):
+                skipped[verdict.reason] += 1
+            count += isinstance(verdict, Decide)
+            if count == options.limit:
+                break
+        return Prediction(count, skipped)
+
+    def counts(self, options: DeliveryOptions, by: GroupBy) -> RecordCounts:
+        """Count the selected records."""
+        now_ms = current_ms()
+        decided, counts = self.decided(), RecordCounts(by, list(DeliveryState))
+        for rejected, callback in self.matching(self.selected(options, now_ms), options, now_ms):
+            state = delivery_state(decided.action(rejected.place))
+            campaign = UNKNOWN if callback is None else campaign_name(callback.campaign_id)
+            counts.add(rejected.record, state, reason=rejected.reason, campaign=campaign)
+        return counts
+
+    def open(self, options: DeliveryOptions) -> int:
+        """Count the selected records without a decision."""
+        now_ms = current_ms()
+        selected = self.matching(self.selected(options, now_ms), options, now_ms)
+        decided = self.decided()
+        return sum(decided.action(rejected.place) is None for rejected, _ in selected)
+
+    def held(self) -> dict[str, int]:
+        """Return the number of held callbacks in each retry topic that has some."""
+        return self.waiting_in(
+            self._settings.topics.retries(),
+            self._settings.delivery_group_id,
+            lambda record: any(name == HELD_HEADER for name, _ in record.headers),
+        )
+
+    def explanations(self, options: DeliveryOptions) -> Iterator[Explained]:
+        """Yield an explanation of each selected record, each partition's in order.
+
+        The records are read twice, so that their bodies are not all in memory while the receipts are read.
+        """
+        now_ms = current_ms()
+        selected, decided = self.selected(options, now_ms), self.decided()
+        planned_ms: dict[str, int] = {}
+        for _, callback in self.matching(selected, options, now_ms):
+            if callback is not None:
+                # A callback that was delivered again has a record for each delivery.
+                earlier_ms = planned_ms.get(callback.callback_id, callback.planned_at_ms)
+                planned_ms[callback.callback_id] = min(earlier_ms, callback.planned_at_ms)
+        receipts = self._receipts_of(planned_ms)
+        for rejected, callback in self.matching(selected, options, now_ms):
+            explanation = explain_delivery(
+                rejected,
+                callback,
+                None if callback is None else misfit(self._settings, callback),
+                state=delivery_state(decided.action(rejected.place)),
+                receipts=() if callback is None else receipts.get(callback.callback_id, ()),
+            )
+            yield Explained(explanation, None if callback is None else callback.body)
+
+    def _receipts_of(self, planned_ms: Mapping[str, int]) -> Mapping[str, list[ReceiptFact]]:
+        """Return the receipts of these callbacks since the earliest of their plans, by callback id."""
+        found: defaultdict[str, list[ReceiptFact]] = defaultdict(list)
+        if not planned_ms:
+            return found
+        keys = {callback_id.encode() for callback_id in planned_ms}
+        since_ms = max(0, min(planned_ms.values()) - _CLOCKS_DIFFER_MS)
+        selection = RecordFilter(since=Bound(time_ms=since_ms))
+        for record in TopicScan(self._settings, self._settings.topics.receipts, selection).records():
+            if record.key not in keys:
+                continue
+            try:
+                fields = self._receipts.decode(record.value)
+            except UndecodableError:
+                continue
+            decision = next((value for name, value in record.headers if name == DECISION_HEADER), None) or b""
+            found[fields["callback_id"]].append(
+                ReceiptFact(
+                    fields["outcome"],
+                    len(fields["sources"]),
+                    fields["attempts"],
+                    fields["http_status"],
+                    fields["finished_at"],
+                    decision.decode(errors="replace"),
+                )
+            )
+        return found

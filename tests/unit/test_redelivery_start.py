@@ -1,0 +1,39 @@
+"""Start of a renamed delivery group beside callbacks that are delivered again by a decision."""
+
+from __future__ import annotations
+
+from stream_scorer.core.callbacks.delivery_start import CallbackPart, CallbackRecord, RetryStarts
+
+
+def record(topic: str, offset: int, decision: str = "") -> CallbackRecord:
+    return CallbackRecord(topic, 0, offset, b"callback", offset, decision.encode())
+
+
+def test_the_receipt_of_the_plan_is_not_that_of_the_decision() -> None:
+    starts = RetryStarts()
+    part = CallbackPart(starts)
+    part.add_planned(record("callbacks", 7, "decision"))
+    part.add_receipt(record("receipts", 1))
+    part.end()
+    assert starts.repeated == 0
+
+
+def test_a_redelivery_with_its_receipt_would_be_delivered_once_more() -> None:
+    starts = RetryStarts()
+    part = CallbackPart(starts)
+    part.add_planned(record("callbacks", 7, "decision"))
+    part.add_receipt(record("receipts", 1))
+    part.add_receipt(record("receipts", 8, "decision"))
+    part.end()
+    assert starts.repeated == 1
+
+
+def test_a_redelivery_waits_in_its_own_retry_record() -> None:
+    starts = RetryStarts()
+    part = CallbackPart(starts)
+    part.add_retry(record("retry-1", 2))
+    part.add_retry(record("retry-1", 9, "decision"))
+    part.add_receipt(record("receipts", 3))
+    part.end()
+    assert starts.first_waiting == {("retry-1", 0): 9}
+    assert starts.repeated_partitions == 0
