@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 REPLAYS_HEADER: Final = "stream-scorer-replays"
 REPLAY_OF_HEADER: Final = "stream-scorer-replay-of"
+REASON_HEADER: Final = "stream-scorer-error-reason"
 _MAX_DIGITS: Final = 4
 
 
@@ -52,6 +53,11 @@ class RejectedRecord(NamedTuple):
     is_truncated: bool
 
     @property
+    def is_rejection(self) -> bool:
+        """Whether it is one: a topic may hold scores and audit events beside rejections."""
+        return bool(self.reason)
+
+    @property
     def place(self) -> str:
         """``topic/partition/offset`` on the rejected topic."""
         return f"{self.record.topic}/{self.record.partition}/{self.record.offset}"
@@ -77,7 +83,7 @@ def parse_rejected(record: SourceRecord) -> RejectedRecord:
     return RejectedRecord(
         record,
         parse_source(text(SOURCE_HEADER)),
-        text("stream-scorer-error-reason"),
+        text(REASON_HEADER),
         text("stream-scorer-error-detail"),
         parse_number(found.get("stream-scorer-error-status"), _MAX_DIGITS),
         text("stream-scorer-batch"),

@@ -67,6 +67,8 @@ class RejectedFilter:
 
     def matches(self, rejected: RejectedRecord, event: ContactEvent | None) -> bool:
         """Return whether a rejected contact is selected."""
+        if not rejected.is_rejection:
+            return False
         if self.reasons and rejected.reason not in self.reasons:
             return False
         ids = RecordIds() if event is None else RecordIds((event.contact_id,), (event.event_id,), rejected.batch_id)

@@ -8,9 +8,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
 from stream_scorer.core.desk.record_counts import time_of_ms
 from stream_scorer.core.desk.record_filter import RecordIds
+from stream_scorer.core.desk.rejected_record import REASON_HEADER
 from stream_scorer.core.desk.verdict import Decide, NotSelected, Output, Skip, SkipReason
 from stream_scorer.core.retry_topics import SOURCE_HEADER, parse_source
 
@@ -47,6 +48,14 @@ class ReviewRecord(NamedTuple):
     record: SourceRecord
     origin: Source | None
     fields: Mapping[str, Any] | None
+
+    @property
+    def is_in_review(self) -> bool:
+        """Whether it is in review: a topic may hold other scores, rejections and audit events beside these."""
+        names = {name for name, _ in self.record.headers}
+        if not names.isdisjoint((DECISION_HEADER, REASON_HEADER)):
+            return False
+        return self.origin is not None if self.fields is None else bool(self.reasons)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -98,6 +107,8 @@ class ReviewFilter:
     def matches(self, review: ReviewRecord) -> bool:
         """Return whether a score is selected."""
         fields = review.fields
+        if not review.is_in_review:
+            return False
         if self.reasons and self.reasons.isdisjoint(review.reasons):
             return False
         ids = RecordIds()
