@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 import socket
 import sys
 import time
@@ -102,7 +103,8 @@ class RunJob(Protocol):
 
 def run_job(run: RunJob, settings: Settings, action: str, choices: JobChoices) -> None:
     """Run a job, show its progress on a terminal, and print its report as a row."""
-    name = choices.job or time.strftime(f"{action}-%Y%m%d-%H%M%S", time.gmtime())
+    # Two jobs of one second are two jobs: of one name, the second would resume the first.
+    name = choices.job or f"{action}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} records"))
     with row_output(choices.output, choices.out) as rows:

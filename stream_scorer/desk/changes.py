@@ -49,11 +49,13 @@ class Changes:
                 raise UsageError(f"--set {quoted(name)}: write NAME=VALUE")
             if name in self._given or name in self._drops:
                 raise UsageError(f"{quoted(name)} is changed twice: use --set or --drop once for each name")
-            if not is_text(value):
-                raise UsageError(f"--set {quoted(name)}: the value is not valid Unicode")
+            if not is_text(one):
+                raise UsageError(f"--set {quoted(name)}: it is not valid Unicode")
             self._assign(name, value, features)
             self._given[name] = value
         for name in drops:
+            if not is_text(name):
+                raise UsageError(f"--drop {quoted(name)}: it is not valid Unicode")
             if name in (_TIME_FIELD, "contact_id", "event_id"):
                 raise UsageError(f"--drop {name}: every contact has it; change it with --set, or discard the record")
         self._given |= {f"-{name}": "" for name in drops}

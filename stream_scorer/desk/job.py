@@ -165,7 +165,7 @@ class Job:
         Raises:
             ProducerFenced: another job has taken over a partition.
             BrokerUnavailable: the brokers are away for longer than ``patience_s``.
-            BrokerRefused: a right is missing, or the published topic refuses a record.
+            BrokerRefused: a right is missing, the published topic refuses a record, or the decided topic was deleted.
             NotJudged: records or decisions cannot be read.
         """
         skipped: Counter[SkipReason] = Counter()
@@ -207,8 +207,13 @@ class Job:
             self._decided += confirmed
             skipped[SkipReason.DONE_BEFORE] -= confirmed
             left = None if self._limit is None else self._limit - decided.decided_by(context.job)
-            batches = self._batches(self._records(number, extent), decided, skipped)
+            existing = self._existing(number, extent)
+            deleted = (f"{context.topic}/{number}/{offset}" for offset in range(extent.begin, existing.begin))
+            skipped[SkipReason.DELETED] += sum(decided.action(place) is None for place in deleted)
+            batches = self._batches(self._records(number, existing), decided, skipped)
             for batch in _limited(batches, left):
+                # The places are those of the topic that had this id when the job began.
+                self._log.check_identity(context.topic, context.topic_id)
                 doubtful.update(one.decision.place for one in batch)
                 writer.commit(batch)
                 doubtful.clear()
@@ -246,6 +251,11 @@ class Job:
     def _decide(self, place: str, verdict: Decide) -> Decided:
         decision = self._context.decision(place, self._judge.action, verdict.changes)
         return Decided(decision, None if verdict.publish is None else OutRecord(*verdict.publish(decision)))
+
+    def _existing(self, number: int, extent: OffsetRange) -> OffsetRange:
+        """Return the offsets that retention has not deleted since the job began."""
+        begin = self._log.extents(self._context.topic, number + 1)[number].begin
+        return OffsetRange(min(max(extent.begin, begin), extent.end), extent.end)
 
     def _records(self, number: int, extent: OffsetRange) -> Iterator[SourceRecord]:
         for batch in self._log.read(self._context.topic, {number: extent}):

@@ -13,7 +13,7 @@ from stream_scorer.core.desk.expression import Expression
 from stream_scorer.core.desk.record_filter import parse_filter
 from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name
 from stream_scorer.core.desk.verdict import NotSelected, Skip, SkipReason
-from stream_scorer.core.text import quoted
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.desk.decision_log import DecisionLog
 from stream_scorer.desk.job import Job, JobContext, begin_job
 from stream_scorer.desk.topic_scan import TopicScan
@@ -210,6 +210,9 @@ class RecordDesk(ABC, Generic[Options]):
             NotJudged: records or decisions cannot be read.
         """
         check_job_name(job)
+        for option, text in (("--operator", operator), ("--note", note)):
+            if not is_text(text):
+                raise UsageError(f"{option} {quoted(text)}: it is not valid Unicode")
         check_topics(self._settings, self._partitions, rights=self._rights)
         now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)

@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from stream_scorer.core.desk.explanation import Explanation
     from stream_scorer.core.desk.rejected_record import RejectedRecord
     from stream_scorer.core.records import SourceRecord
-    from stream_scorer.core.retry_topics import Source
     from stream_scorer.core.scoring.feature_types import Feature
     from stream_scorer.core.scoring.types import ContactEvent
     from stream_scorer.settings import Settings
 
 MAX_REPLAYS: Final = 3
+# The timestamps of an input and of its rejection come from two machines.
+_CLOCKS_DIFFER_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +195,8 @@ class RejectedDesk(RecordDesk[RejectedOptions]):
         audit = AuditEntries(self._settings, self._framing)
         for rejected, decoded in self._matching(selected, options, now_ms):
             record, event = rejected.record, decoded
-            if rejected.is_truncated and rejected.origin is not None:
-                record = self._original(rejected.origin, record.key) or record
+            if rejected.is_truncated:
+                record = self._original(rejected) or record
                 event = selected.event(record)
             yield explain(
                 rejected,
@@ -221,14 +222,22 @@ class RejectedDesk(RecordDesk[RejectedOptions]):
     def judge(self, action: Action, options: RejectedOptions, now_ms: int) -> Replay | Discard:
         return self.replay(options, now_ms) if action is Action.REPLAYED else self.discard(options, now_ms)
 
-    def _original(self, origin: Source, key: bytes | None) -> SourceRecord | None:
-        """Return the record of a place on the features topic; None: it is deleted, or has another key."""
+    def _original(self, rejected: RejectedRecord) -> SourceRecord | None:
+        """Return the input of a rejected contact; None: it is deleted, or its place has another record now.
+
+        Such a record is one of a topic that was created again: it has another key, or is later than the rejection.
+        """
+        origin, key = rejected.origin, rejected.record.key
+        features = self._settings.topics.features
+        if origin is None or origin.topic != features or origin.partition >= self._partitions[features]:
+            return None
+        latest_ms = rejected.record.timestamp_ms + _CLOCKS_DIFFER_MS
         extent = {origin.partition: OffsetRange(origin.offset, origin.offset + 1)}
         try:
             for batch in self._log.read(origin.topic, extent):
                 for one in batch:
                     record = one.as_source_record(origin.topic)
-                    return record if key in (None, record.key) else None
+                    return record if key in (None, record.key) and record.timestamp_ms <= latest_ms else None
         except NotJudged:
             return None
         return None

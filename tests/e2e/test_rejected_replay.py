@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import TopicPartition
-from desk_harness import DeskHarness, each_once
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from desk_harness import DECISION, DeskHarness, each_once
 from scoring_harness import FEATURES, PATIENCE_S, SCORE, Input, ScoringHarness, contact, event, wait_until
 
 if TYPE_CHECKING:
@@ -261,6 +262,83 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
     assert len(desk.decisions()) == len(desk.rows(stage.topics["features"])) == 200
 
 
+def test_a_job_goes_on_behind_records_that_retention_has_deleted(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(40))
+    arguments = ("rejected", "replay", "--reason", "wrong_type", "--job", "monday", "--yes")
+    killed = desk.start(*arguments, "--rate", "4")
+    wait_until(partial(has_written, desk, 2), "a record to be replayed")
+    killed.kill()
+    killed.communicate(timeout=PATIENCE_S)
+    before = len(desk.decisions())
+    ends = stage.ends("rejected")
+    last = {number: TopicPartition(stage.topics["rejected"], number, end - 1) for number, end in ends.items() if end}
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers, "log_level": 0})
+    for deleted in admin.delete_records(list(last.values())).values():
+        deleted.result(30)
+
+    report = desk.row(*arguments, "--rate", "1000")
+    assert report["decided"] == len(last)
+    assert report["skipped"]["offsets that retention has deleted"] == 40 - before - len(last)
+    assert len(desk.decisions()) == len(desk.rows(stage.topics["features"])) == before + len(last)
+
+
+def test_a_job_ends_when_its_topic_was_created_again(stage: WorkerHarness) -> None:
+    """Its places are those of the former topic: a decision about them would not count for the present one."""
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(60))
+    job = desk.start("rejected", "replay", "--reason", "wrong_type", "--yes", "--rate", "4")
+    wait_until(partial(has_written, desk, 2), "a record to be replayed")
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers, "log_level": 0})
+    topic = stage.topics["rejected"]
+    admin.delete_topics([topic])[topic].result(30)
+    _, errors = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == 1
+    assert f"topic {topic} was deleted" in errors
+
+
+@pytest.mark.parametrize("key", [None, b"T-1"])
+def test_a_record_that_took_the_place_of_a_truncated_one_is_not_replayed(
+    stage: WorkerHarness, key: bytes | None
+) -> None:
+    desk = DeskHarness(stage)
+    features = stage.topics["features"]
+    stage.produce([contact("T-1", partition=0)])
+    producer = Producer({"bootstrap.servers": stage.bootstrap_servers})
+    # Rejected in a former topic of the same name; the other one's partition does not exist any more.
+    hour_ago = int(time.time() - 3600) * 1000
+    for number, source in enumerate((f"{features}/0/0", f"{features}/9/0", "elsewhere/0/0")):
+        headers: list[tuple[str, bytes]] = [
+            ("stream-scorer-source", source.encode()),
+            ("stream-scorer-error-reason", b"undecodable"),
+            ("stream-scorer-error-truncated", b"true"),
+        ]
+        producer.produce(stage.topics["rejected"], None, key, partition=number, headers=headers, timestamp=hour_ago)
+    assert producer.flush(PATIENCE_S) == 0
+
+    done = desk.row("rejected", "replay", "--yes")
+    unfit = "not replayable: its value is missing or cannot be decoded"
+    assert (done["decided"], done["skipped"]) == (0, {unfit: 2, "of another program or group": 1})
+    explained = desk.call("rejected", "explain", "--reason", "undecodable")
+    assert explained.returncode == 0, explained.stderr
+    assert len(desk.rows(features)) == 1
+
+
+def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(4))
+    jobs = [desk.start("rejected", "discard", f"C-{n}", "--note", "test", "--yes") for n in range(4)]
+    names = set()
+    for job in jobs:
+        out, errors = job.communicate(timeout=PATIENCE_S)
+        # A job that met another one in a partition has ended by itself.
+        assert job.returncode == 0 or "another job has taken over" in errors, errors
+        names |= {json.loads(line)["job"] for line in out.splitlines()}
+    begun = [DECISION.decode(row.value)["job"] for row in desk.rows(desk.topic, desk.partitions)]
+    assert len({name for name in begun if name.startswith("discard-")}) == 4
+    assert names <= set(begun)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -271,6 +349,12 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
         (("replay", "--where", "feature == 3", "--yes"), "--where: there is no 'feature'"),
         (("replay", "--set", "incme=3", "--yes"), "--set 'incme': the model has no such feature"),
         (("replay", "--set", "previous_calls=many", "--yes"), "'previous_calls' must be an integer"),
+        (("replay", "--where", " or ".join(["replays == 1"] * 3_000), "--yes"), "--where has too many parts"),
+        (("replay", "--where", "reason != '\udcff'", "--yes"), "--where: the expression is not valid Unicode"),
+        (("replay", "--drop", "\udcff", "--yes"), "it is not valid Unicode"),
+        (("replay", "--set", "attributes.\udcff=1", "--yes"), "it is not valid Unicode"),
+        (("replay", "--note", "\udcff", "--yes"), "--note '\\udcff': it is not valid Unicode"),
+        (("discard", "C-0", "--note", "x", "--operator", "\udcff", "--yes"), "--operator '\\udcff': it is not valid"),
         (("replay", "--place", "x", "--yes"), "--place 'x': must be TOPIC/PARTITION/OFFSET"),
         (("replay", "--job", "1", "--yes"), "--job '1': use a letter"),
         (("explain", "nobody"), "no record of"),

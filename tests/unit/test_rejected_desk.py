@@ -297,3 +297,9 @@ def test_the_state_of_a_rejection(action: str | None, replays: int, state: Rejec
 def test_a_hostile_number_of_replays_is_none() -> None:
     assert [rejected("expired", replays=text).replays for text in ("-1", "1e9", "99999", "x", "7")] == [0, 0, 0, 0, 7]
     assert not math.isnan(rejected("expired").replays)
+
+
+def test_a_name_with_a_dot_within_a_text_is_part_of_the_text() -> None:
+    assert Expression("detail =~ '.*features. x'").matches({"detail": "two features. x"})
+    with pytest.raises(UsageError, match="without a dot"):
+        Expression("features.age > 3")

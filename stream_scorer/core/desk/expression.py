@@ -19,7 +19,7 @@ from rule_engine import (  # type: ignore[import-untyped]
     type_resolver_from_dict,
 )
 
-from stream_scorer.core.text import quoted
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ DELIVERY_NAMES: Final[Mapping[str, Any]] = {
 }
 _ITEM: Final = re.compile(r"\b(features|attributes)\s*\[\s*(['\"])(.*?)\2\s*\]")
 _DOTTED: Final = re.compile(r"\b(features|attributes)\s*\.")
+_LITERAL: Final = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+_TOO_DEEP: Final = "--where has too many parts: use `in` with a list, or several commands"
 
 
 class Expression:
@@ -87,8 +89,10 @@ class Expression:
             type_resolver=type_resolver_from_dict(dict(names)), default_value=None, default_timezone="utc"
         )
         self._names = names
+        if not is_text(text):
+            raise UsageError("--where: the expression is not valid Unicode")
         # The library would find that out only at the first record, and each record would then not match.
-        if dotted := _DOTTED.search(text):
+        if dotted := _DOTTED.search(_LITERAL.sub("''", text)):
             raise UsageError(f"--where: write {dotted[1]}['NAME'], without a dot")
         self._items: dict[str, list[str]] = {}
         for item in _ITEM.finditer(text):
@@ -105,13 +109,21 @@ class Expression:
         except EngineError:
             text = "--where compares values of two types: put texts into quotation marks, and numbers not"
             raise UsageError(text) from None
+        except RecursionError:
+            raise UsageError(_TOO_DEEP) from None
 
     def matches(self, values: Mapping[str, Any]) -> bool:
-        """Return whether it is true for a record; False too if the record's values do not have the types it needs."""
+        """Return whether it is true for a record; False too if the record's values do not have the types it needs.
+
+        Raises:
+            UsageError: it is too deep to be evaluated.
+        """
         try:
             return bool(self._rule.matches({name: self._with_nulls(name, values.get(name)) for name in self._names}))
         except EngineError:
             return False
+        except RecursionError:
+            raise UsageError(_TOO_DEEP) from None
 
     def _with_nulls(self, name: str, value: Any) -> Any:
         """Return a map with null for each item of the expression that it lacks: the library would raise an error."""

@@ -88,8 +88,7 @@ class Replay:
         changes: changes to each contact; None: the value is replayed byte for byte.
         encode: the value of a changed contact.
         max_replays: a contact that was replayed so often is parked.
-        original: returns the record of a place on the features topic with a key, for one whose value did not fit; None:
-            it is deleted.
+        original: returns the input of a contact whose value did not fit into its rejection; None: it is deleted.
         forwarded: the headers of the input that are its own.
     """
 
@@ -105,7 +104,7 @@ class Replay:
         changes: ContactChanges | None,
         encode: Callable[[ContactEvent], bytes],
         max_replays: int,
-        original: Callable[[Source, bytes | None], SourceRecord | None],
+        original: Callable[[RejectedRecord], SourceRecord | None],
         forwarded: Callable[[Headers], Headers],
     ) -> None:
         self._selected = selected
@@ -149,7 +148,7 @@ class Replay:
         record = rejected.record
         key, value, headers = record.key, record.value, record.headers
         if rejected.is_truncated:
-            found = self._original(origin, key)
+            found = self._original(rejected)
             if found is None:
                 return Skip(SkipReason.NOT_DECIDABLE)
             key, value, headers = found.key, found.value, found.headers

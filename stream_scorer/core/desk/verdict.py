@@ -22,6 +22,7 @@ class SkipReason(StrEnum):
     FOREIGN = "of another program or group"
     NOT_DECIDABLE = "not replayable: its value is missing or cannot be decoded"
     TOO_LARGE = "not replayable: too large for its topic"
+    DELETED = "offsets that retention has deleted"
     ONLY_DISCARDABLE = "cannot be accepted: its score is not finite, or not from 0 to 1"
     NO_SCORES = "not retargetable: its scores are deleted, or are those of other contacts"
     NOT_DELIVERABLE = "not deliverable: only a callback that was refused or given up is delivered again"

@@ -258,14 +258,14 @@ class LogReader:
             while True:
                 # The client waits without an end for a topic that was deleted.
                 if time.monotonic() > check_at:
-                    self._check_identity(topic, topic_id)
+                    self.check_identity(topic, topic_id)
                     check_at = time.monotonic() + _IDENTITY_S
                 batch = []
                 for message in consumer.consume(_BATCH, _BATCH_S):
                     number, offset, error = message.partition(), message.offset(), message.error()
                     if error is not None:
                         if error.code() in _DELETED:  # retention, or a topic that was created again
-                            self._check_identity(topic, topic_id)
+                            self.check_identity(topic, topic_id)
                         _check(topic, error, self._config)
                     elif number is not None and offset is not None:
                         batch.append(Record(number, offset, message))
@@ -273,7 +273,12 @@ class LogReader:
         finally:
             consumer.close()
 
-    def _check_identity(self, topic: str, topic_id: str | None) -> None:
+    def check_identity(self, topic: str, topic_id: str | None) -> None:
+        """Check that a topic still has this id; None, or no answer: it is not checked.
+
+        Raises:
+            BrokerRefused: it was deleted, or created again.
+        """
         try:
             is_same = topic_id is None or self.topic_id(topic) == topic_id
         except BrokerUnavailable:
