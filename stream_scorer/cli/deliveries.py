@@ -218,7 +218,7 @@ def _lines(one: DeliveryExplanation) -> Iterator[str]:
     if one.planned_at_ms is None:
         yield _line("callback", "the record is no callback")
     else:
-        yield _line("callback", f"{one.callback_id}, campaign {one.campaign_id}, {one.contacts} contacts")
+        yield _line("callback", f"{one.callback_id}, campaign {one.campaign_id}, contacts: {one.contacts}")
         planned = iso_time(one.planned_at_ms)
         yield _line("delivery", f"planned {planned} for {one.target}, {one.attempts} attempts, ended {one.rejected_at}")
     for receipt in one.receipts:
@@ -226,7 +226,7 @@ def _lines(one: DeliveryExplanation) -> Iterator[str]:
         why = f"decision {receipt.decision}" if receipt.decision else "as planned"
         yield _line(
             "receipt",
-            f"{receipt.outcome}, {receipt.contacts} contacts, {answer}, {iso_time(receipt.finished_at_ms)}, {why}",
+            f"{receipt.outcome}, contacts: {receipt.contacts}, {answer}, {iso_time(receipt.finished_at_ms)}, {why}",
         )
     yield _line("today", one.today)
     yield _line("remedy", one.remedy)

@@ -10,15 +10,21 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from callbacks_harness import score
 from desk_harness import DeskHarness
 
 from stream_scorer.settings import TopicsSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from callbacks_harness import CallbacksHarness
     from worker_harness import WorkerHarness
+
+    from stream_scorer.local.receiver import Receiver
 
 pytestmark = pytest.mark.kafka
 
@@ -31,6 +37,7 @@ FORMS = {
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "<id>",
     r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|\+00:00)": "<time>",
     r"(contact-[a-z-]+|scoring-[a-z]+)/[0-9]+/[0-9]+": r"\1/<place>",
+    r"127\.0\.0\.1:[0-9]+": "127.0.0.1:<port>",
     r"[─-]{3,}": "<line>",
     r" +": " ",
 }
@@ -51,31 +58,73 @@ def run(desk: DeskHarness, command: str) -> str:
     done = desk.call(*arguments)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     names = {**desk.stage.topics, "decisions": desk.topic}
-    shown = {kind: getattr(DEFAULTS, kind) for kind in names}
     text = done.stdout
-    for kind, name in names.items():
-        text = text.replace(name, shown[kind])
+    for kind, name in sorted(names.items(), key=lambda one: -len(one[1])):
+        text = text.replace(name, getattr(DEFAULTS, kind))
     return text
 
 
-def test_the_walk_prints_what_stands_on_the_page(stage: WorkerHarness) -> None:
+def play(desk: DeskHarness, section: str, settle: Callable[[str], None]) -> str:
+    """The section with what its commands print now; ``settle`` waits for the effect of a command."""
+
+    def played(block: re.Match[str]) -> str:
+        parts = []
+        for command in [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]:
+            printed = run(desk, command.replace("examples/", f"{ROOT}/examples/"))
+            settle(command)
+            parts.append(f"$ {command}\n{printed}")
+        return f"```console\n{''.join(parts)}```"
+
+    return BLOCK.sub(played, section)
+
+
+def check(section: str, played: str) -> None:
+    """Compares, or with RECORD=1 writes the page."""
+    if os.environ.get("RECORD"):
+        PAGE.write_text(PAGE.read_text(encoding="utf-8").replace(section, played), encoding="utf-8")
+        return
+    assert "$ stream-scorer" in section
+    assert same_form(played) == same_form(section)
+
+
+def sections() -> tuple[str, str]:
+    """The page up to its deliveries, and these."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition("## Deliveries\n")
+    return before, rest.partition("\n## ")[0]
+
+
+def test_the_walk_of_contacts_prints_what_stands_on_the_page(stage: WorkerHarness) -> None:
     desk = DeskHarness(stage)
     worker = stage.start_ready()
-    page = PAGE.read_text(encoding="utf-8")
-    blocks = []
-    for block in BLOCK.findall(page):
-        parts = []
-        for command in [line[2:] for line in block.splitlines() if line.startswith("$ ")]:
-            printed = run(desk, command.replace("examples/", f"{ROOT}/examples/"))
-            if " produce " in command or " replay " in command:
-                stage.wait_done(needs=worker)
-            parts.append(f"$ {command}\n{printed}")
-        blocks.append("".join(parts))
+
+    def settle(command: str) -> None:
+        if " produce " in command or " replay " in command:
+            stage.wait_done(needs=worker)
+
+    section, _ = sections()
+    played = play(desk, section, settle)
     worker.stop()
-    if os.environ.get("RECORD"):
-        found = iter(blocks)
-        PAGE.write_text(BLOCK.sub(lambda _: f"```console\n{next(found)}```", page), encoding="utf-8")
-        return
-    assert blocks
-    for printed, block in zip(blocks, BLOCK.findall(page), strict=True):
-        assert same_form(printed) == same_form(block)
+    check(section, played)
+
+
+def test_the_walk_of_deliveries_prints_what_stands_on_the_page(
+    make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
+) -> None:
+    campaign = make_campaign({**receiver.environment(), "STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[0.2, 0.4]"})
+    same: Any = campaign
+    desk = DeskHarness(same)
+    receiver.add_fault(status=400, campaign_id="spring", times=None)
+    campaign.put([score("BANK-00841"), score("BANK-00005", campaign_id="autumn")])
+    worker = campaign.start()
+    campaign.wait_receipts(2, needs=worker)
+    receiver.clear_faults()
+
+    def settle(command: str) -> None:
+        if " replay " in command:
+            campaign.wait(lambda: len(campaign.receipts()) == 3, "the receipt of the redelivery", needs=worker)
+
+    _, section = sections()
+    played = play(desk, section, settle)
+    worker.stop()
+    check(section, played)
+    assert receiver.contacts() == {"BANK-00841": 1, "BANK-00005": 1}
