@@ -106,20 +106,17 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     inputs = group_input.readable(checked)
     decisions.read_ends()
     reading = Reading(log, {topic: inputs, **outputs, **waiting, **decisions.extents}, progress)
-    wanted = RegistryCheck(settings)
     decided = decisions.reconciliation({topic: inputs, **outputs}, start.since_ms)
-    for record in reading.records(topic):
-        judge.input(record.partition, record.offset, _content(record))
-        if record.headers and (marked := replayed_record(topic, settings.topics.rejected, record)) is not None:
-            decided.published(marked)
-    _read_outputs(settings, reading, _Judges(judge, decided, wanted), framing)
+    judges = _Judges(judge, decided, RegistryCheck(settings))
+    _read_inputs(settings, reading, judges)
+    _read_outputs(settings, reading, judges, framing)
     _read_retries(reading, judge, group_id, queues)
     decisions.read(reading, decided)
     decided.close(judge.findings)
     committed = group_input.committed_now()
     notes = (*group_input.notes(), *gap_notes(outputs, gaps), *_deleted_retries(taken, kept))
     report = judge.result(committed, notes)
-    wanted.check(report)
+    judges.registry.check(report)
     return report
 
 
@@ -142,6 +139,14 @@ def _codecs(framing: Serde) -> Codecs:
 def _topics_of(settings: Settings) -> dict[Kind, str]:
     topics = settings.topics
     return {Kind.SCORED: topics.scores, Kind.REVIEW: topics.review, Kind.REJECTED: topics.rejected}
+
+
+def _read_inputs(settings: Settings, reading: Reading, judges: _Judges) -> None:
+    topic = settings.topics.features
+    for record in reading.records(topic):
+        judges.scores.input(record.partition, record.offset, _content(record))
+        if record.headers and (marked := replayed_record(topic, settings.topics.rejected, record)) is not None:
+            judges.decisions.published(marked)
 
 
 def _read_outputs(
