@@ -264,6 +264,12 @@ CONTACTS_RETRIED: Final = Counter(
     note="The platform bills each response that scores them",
     service="run",
 )
+CONTACTS_REPLAYED: Final = Counter(
+    "stream_scorer.contacts.replayed",
+    "{contact}",
+    "Outcomes of contacts that an operator has replayed.",
+    service="run",
+)
 UNMATCHED_RESULTS: Final = Counter(
     "stream_scorer.results.unmatched",
     "{result}",

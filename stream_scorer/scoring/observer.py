@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from stream_scorer.core.desk.rejected_record import is_replayed
 from stream_scorer.core.scoring.api_response import Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.core.scoring.types import Deferred, Rejected, Scored
@@ -261,11 +262,14 @@ class Observer(LoopObserver):
         self._metrics.add(metric_definitions.SENT, records)
         sums: Counter[tuple[str, str]] = Counter()
         began_ms: dict[str, int] = {}
+        replayed = 0
         scored, last = 0, None  # the contacts of a request follow one another, and most have a score
         for outcome in outcomes:
             request = outcome.request
             if request is not last and request is not None:
                 began_ms[request.batch_id], last = request.started_at_ms, request
+            headers = outcome.record.headers
+            replayed += bool(headers) and is_replayed(headers)
             if isinstance(outcome, Scored) and not outcome.review_reasons:
                 scored += 1
             elif isinstance(outcome, Deferred):
@@ -276,6 +280,8 @@ class Observer(LoopObserver):
                 sums["review", outcome.review_reasons[0]] += 1
         if scored:
             sums["scored", ""] = scored
+        if replayed:
+            self._metrics.add(metric_definitions.CONTACTS_REPLAYED, replayed)
         by_kind: Counter[str] = Counter()
         for (kind, reason), amount in sums.items():
             self._metrics.add(metric_definitions.CONTACTS, amount, {"outcome": kind, "reason": reason})

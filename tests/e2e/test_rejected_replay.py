@@ -34,6 +34,8 @@ def test_a_repaired_contact_ends_as_one_score(stage: WorkerHarness) -> None:
     report = desk.row("rejected", "replay", "C-1", "--set", "previous_calls=7", "--yes", "--operator", "ada")
     assert (report["decided"], report["skipped"]) == (1, {})
     stage.wait_done(needs=worker)
+    counted = re.compile(r"stream_scorer_contacts_replayed_total\{.*\} 1\.0")
+    stage.wait(lambda: counted.search(getattr(worker.admin("/metrics"), "text", "")), "the metric", needs=worker)
     worker.stop()
 
     [rejected] = desk.rows(stage.topics["rejected"])

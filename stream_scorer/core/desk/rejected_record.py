@@ -9,7 +9,7 @@ from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.retry_topics import SOURCE_HEADER, parse_number, parse_source
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.core.records import Headers, SourceRecord
     from stream_scorer.core.retry_topics import Source
 
 REPLAYS_HEADER: Final = "stream-scorer-replays"
@@ -69,6 +69,11 @@ class RejectedRecord(NamedTuple):
         if action is not None:
             return RejectionState.DISCARDED
         return RejectionState.PARKED if self.replays >= max_replays else RejectionState.OPEN
+
+
+def is_replayed(headers: Headers) -> bool:
+    """Return whether the headers are those of a replayed contact."""
+    return any(name == REPLAYS_HEADER for name, _ in headers)
 
 
 def parse_rejected(record: SourceRecord) -> RejectedRecord:
