@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.admin.acls import Permission
 
-KINDS = ("features", "scores", "review", "rejected", "audit", "callbacks", "callbacks_rejected", "receipts")
+KINDS = (
+    *("features", "scores", "review", "rejected", "audit", "decisions"),
+    *("callbacks", "callbacks_rejected", "receipts"),
+)
 _RESOURCES = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -199,5 +202,6 @@ def _place(binding: Any) -> Any:
 
 def _binding(principal: str, right: Permission) -> Any:
     operation = getattr(AclOperation, right.operation.upper())
-    place = (_RESOURCES[right.resource], right.name, ResourcePatternType.LITERAL)
+    pattern = ResourcePatternType.PREFIXED if right.name.endswith("*") else ResourcePatternType.LITERAL
+    place = (_RESOURCES[right.resource], right.name.removesuffix("*"), pattern)
     return AclBinding(*place, principal, "*", operation, AclPermissionType.ALLOW)

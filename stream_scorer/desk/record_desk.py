@@ -140,7 +140,10 @@ class RecordDesk(ABC, Generic[Options]):
         self._framing = make_blocking_serde(settings)
         self._rights = rights
         reading = [right for right in rights if right.operation == "Read"]
-        self._partitions = check_topics(settings, (topic, published, decisions), rights=reading)
+        self._topics = (topic, published, decisions)
+        # To look, no right on a topic is needed that only decisions are published to.
+        looked_at = [name for name in self._topics if name in {right.name for right in reading}]
+        self._partitions = check_topics(settings, looked_at, rights=reading)
         self._log = LogReader(settings, settings.kafka.group_id, timeout_s=TIMEOUT_S)
         self._decision_codec = self._framing.writer(SchemaFile.DECISION, (decisions,))
         reader = self._framing.reader(SchemaFile.DECISION)
@@ -213,7 +216,7 @@ class RecordDesk(ABC, Generic[Options]):
         for option, text in (("--operator", operator), ("--note", note)):
             if not is_text(text):
                 raise UsageError(f"{option} {quoted(text)}: it is not valid Unicode")
-        check_topics(self._settings, self._partitions, rights=self._rights)
+        check_topics(self._settings, self._topics, rights=self._rights)
         now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         if self._decisions.read(context.topic, context.topic_id).job(job) is None:

@@ -47,7 +47,6 @@ class ReviewDesk(RecordDesk[ReviewOptions]):
     def __init__(self, settings: Settings) -> None:
         topics = settings.topics
         super().__init__(settings, topics.review, topics.scores, rights=review_desk_rights(settings))
-        self._limits = max_message_bytes(settings, [topics.scores])
         self._decode = self._framing.reader(SchemaFile.CONTACT_SCORE).decode
 
     def judge(self, action: Action, options: ReviewOptions, now_ms: int) -> Accept | Discard:
@@ -55,12 +54,13 @@ class ReviewDesk(RecordDesk[ReviewOptions]):
         if action is not Action.ACCEPTED:
             return Discard(lambda record: selected.matches(selected.parse(record)))
         topics = self._settings.topics
+        limits = max_message_bytes(self._settings, [topics.scores])
         return Accept(
             selected,
             features=topics.features,
             scores=topics.scores,
             encode=self._framing.writer(SchemaFile.CONTACT_SCORE, (topics.scores,)).encode,
-            fits=lambda output: not too_large(OutRecord(*output), self._limits[topics.scores]),
+            fits=lambda output: not too_large(OutRecord(*output), limits[topics.scores]),
         )
 
     def counts(self, options: ReviewOptions, by: GroupBy) -> RecordCounts:

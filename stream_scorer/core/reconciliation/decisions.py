@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.reconciliation.score_report import Finding, FindingKind
 from stream_scorer.core.retry_topics import parse_source
 
@@ -66,17 +67,29 @@ class DecisionReconciliation:
             where: its location.
             is_due: it was visible before the published topics were read.
         """
-        if decision.action not in self._actions:
+        if decision.action not in (*self._actions, Action.DISCARDED):
             return
         decided = decision.place, decision.topic_id
-        if decided in self._decided:
+        is_first = decided not in self._decided
+        if not is_first:
             self._found.append(Finding(FindingKind.DECIDED_TWICE, decision.place, "has one more decision", str(where)))
         self._decided.add(decided)
-        if decision.result_place is None:
+        if decision.action not in self._actions:
             return
-        self._results[decision.result_place] = decision
+        result = decision.result_place
+        if result is None:
+            if is_first:
+                what = f"was {decision.action}, and names no record"
+                self._found.append(Finding(FindingKind.NOT_PUBLISHED, decision.place, what, str(where)))
+            return
+        # Not of accepted ones: on a scores topic that was created again, places return.
+        if is_first and result in self._results and decision.action == Action.REPLAYED:
+            what = f"was decided, and names the record of another decision at {result}"
+            self._found.append(Finding(FindingKind.NOT_PUBLISHED, decision.place, what, str(where)))
+            return
+        self._results[result] = decision
         if is_due:
-            self._due[decision.result_place] = str(where)
+            self._due[result] = str(where)
 
     def close(self, findings: Findings) -> None:
         """Add all findings."""

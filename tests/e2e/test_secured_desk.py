@@ -1,0 +1,68 @@
+"""The operator's desk on a Kafka that checks rights, with exactly those of `kafka.admin.acls`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+from scoring_harness import FEATURES, PATIENCE_S, SCORE, event
+from support_secured import Ground
+from test_review_desk import score
+
+from stream_scorer.kafka.admin import acls
+from stream_scorer.kafka.admin.topics import create_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from secured_fixture import SecuredKafka
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def ground(secured: SecuredKafka, tmp_path: Path) -> Iterator[Ground]:
+    made = Ground(secured, tmp_path)
+    made.environment["STREAM_SCORER_TOPICS__FEATURES_RETRY"] = f"waiting-{made.name}"
+    create_topics(made.settings(made.as_root()))
+    producer = Producer({"bootstrap.servers": secured.open_servers})
+    source: Any = [("stream-scorer-source", f"features-{made.name}/0/0".encode())]
+    for number in range(2):
+        one = FEATURES.encode(event(f"C-{number}"))
+        reason = ("stream-scorer-error-reason", b"expired")
+        producer.produce(f"rejected-{made.name}", one, f"C-{number}", headers=[*source, reason])
+        producer.produce(f"review-{made.name}", SCORE.encode(score(f"C-{number}")), f"C-{number}", headers=source)
+    assert producer.flush(PATIENCE_S) == 0
+    yield made
+    made.kill_all()
+
+
+@pytest.mark.parametrize(
+    ("command", "decide"), [("rejected", ("replay", "C-0")), ("review", ("accept", "C-0", "--note", "checked"))]
+)
+def test_the_desk_needs_its_rights_and_no_others(ground: Ground, command: str, decide: tuple[str, ...]) -> None:
+    root = ground.settings(ground.as_root())
+    rights = acls.rejected_desk_rights(root) if command == "rejected" else acls.review_desk_rights(root)
+    users = {f"operator-{ground.name}": rights, f"viewer-{ground.name}": [one for one in rights if is_reading(one)]}
+    ground.scram(*users)
+    ground.grant({f"User:{user}": some for user, some in users.items()})
+    operator, viewer = (ground.as_scram(user) for user in users)
+    for who in (operator, viewer):
+        for look in (("list",), ("explain", "C-0")):
+            seen = ground.command(who, command, *look)
+            assert (seen.code, seen.errors) == (0, ""), seen
+
+    denied = ground.command(viewer, command, *decide, "--yes")
+    assert denied.code == 1
+    assert f"denies User:viewer-{ground.name}: Write on " in denied.line
+    for arguments in (decide, ("discard", "C-1", "--note", "checked")):
+        done = ground.command(operator, command, *arguments, "--yes")
+        assert (done.code, done.errors) == (0, ""), done
+        assert json.loads(done.out)["decided"] == 1
+
+
+def is_reading(right: acls.Permission) -> bool:
+    return right.operation != "Write"
