@@ -326,6 +326,20 @@ def test_a_record_that_took_the_place_of_a_truncated_one_is_not_replayed(
     assert len(desk.rows(features)) == 1
 
 
+def test_jobs_with_the_settings_of_two_groups_replay_each_record_once(stage: WorkerHarness) -> None:
+    desk = DeskHarness(stage)
+    desk.reject(bad_contacts(200))
+    arguments = ("rejected", "replay", "--reason", "wrong_type", "--yes", "--rate", "60")
+    jobs = [desk.start(*arguments, kafka__group_id=name) for name in ("one", "other")]
+    for job in jobs:
+        _, errors = job.communicate(timeout=PATIENCE_S)
+        assert job.returncode == 0 or "another job has taken over" in errors, errors
+    desk.row(*arguments, kafka__group_id="third")
+    replayed = desk.rows(stage.topics["features"])
+    each_once(replayed, "stream-scorer-replay-of")
+    assert len(replayed) == 200
+
+
 def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> None:
     desk = DeskHarness(stage)
     desk.reject(bad_contacts(4))

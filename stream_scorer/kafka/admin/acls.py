@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Operation = Literal["Read", "Write", "Describe", "Create", "AlterConfigs"]
 Resource = Literal["topic", "group", "transactional id"]
 
+# Of the transactional ids of jobs: the decided topic and partition follow.
+DESK_ID_PREFIX: Final = "stream-scorer-desk-"
 _CALL_S: Final = 5.0
 _DESCRIBE: Final = "DESCRIBE"
 # Error codes of a missing right.
@@ -87,21 +89,21 @@ def producing_rights(settings: Settings) -> tuple[Permission, ...]:
 
 def rejected_desk_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that the commands ``rejected`` need; only ``replay`` and ``discard`` write."""
-    topics, kafka = settings.topics, settings.kafka
+    topics = settings.topics
     return (
         *_all("Read", (topics.rejected, topics.features, topics.decisions)),
         *_all("Write", (topics.features, topics.decisions)),
-        Permission("Write", "transactional id", f"{kafka.group_id}-desk-{topics.rejected}-*"),
+        Permission("Write", "transactional id", f"{DESK_ID_PREFIX}{topics.rejected}-*"),
     )
 
 
 def review_desk_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that the commands ``review`` need; only ``accept`` and ``discard`` write."""
-    topics, kafka = settings.topics, settings.kafka
+    topics = settings.topics
     return (
         *_all("Read", (topics.review, topics.decisions)),
         *_all("Write", (topics.scores, topics.decisions)),
-        Permission("Write", "transactional id", f"{kafka.group_id}-desk-{topics.review}-*"),
+        Permission("Write", "transactional id", f"{DESK_ID_PREFIX}{topics.review}-*"),
     )
 
 

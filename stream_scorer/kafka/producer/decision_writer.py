@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from confluent_kafka import KafkaError
 
 from stream_scorer.errors import BrokerError, BrokerRefused, BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.admin.acls import Permission, refused_error
+from stream_scorer.kafka.admin.acls import DESK_ID_PREFIX, Permission, refused_error
 from stream_scorer.kafka.client.blocking_calls import CallTimedOutError
 from stream_scorer.kafka.client.config import producer_config, silent_logger
 from stream_scorer.kafka.producer.factory import LATE_SHARE
@@ -61,7 +61,7 @@ class DecisionWriter:
         self._topic = settings.topics.decisions
         self._subject = subject
         self._encode = encode
-        self._id = transactional_id(settings, subject)
+        self._id = transactional_id(subject)
         self._config = _config(settings, self._id)
         self._places: dict[int, tuple[int, int]] = {}
         self._late_s = LATE_SHARE * self._config["socket.timeout.ms"] / 1000
@@ -169,9 +169,12 @@ class DecisionWriter:
         return _as_broker_error(refused_error(inner, doing, self._config, right))
 
 
-def transactional_id(settings: Settings, subject: str) -> str:
-    """Return the transactional id of the one writer of decisions about a partition."""
-    return f"{settings.kafka.group_id}-desk-{subject.replace('/', '-')}"
+def transactional_id(subject: str) -> str:
+    """Return the transactional id of the one writer of decisions about a partition.
+
+    It has no group: jobs with the settings of two groups decide the same records.
+    """
+    return f"{DESK_ID_PREFIX}{subject.replace('/', '-')}"
 
 
 def _config(settings: Settings, transactional: str) -> dict[str, Any]:
