@@ -16,12 +16,16 @@ from stream_scorer.core.desk.record_filter import parse_filter
 from stream_scorer.desk.topic_scan import TopicScan
 from stream_scorer.errors import BrokerRefused, UsageError
 from stream_scorer.kafka.consumer import log_reader
+from stream_scorer.local.kafka.process import free_port
 from stream_scorer.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kafka_fixture import Broker
 
     from stream_scorer.kafka.consumer.log_reader import OffsetRange
+    from stream_scorer.local.kafka.broker import EmbeddedKafka
 
 pytestmark = pytest.mark.kafka
 
@@ -187,3 +191,16 @@ def test_wrong_topics_and_partitions(topic: Topic) -> None:
         topic.read(partition=2)
     with pytest.raises(BrokerRefused, match="topic missing-topic is missing"):
         TopicScan(topic.settings, "missing-topic", parse_filter(now_ms=NOW_MS))
+
+
+def test_offsets_are_read_after_a_broker_has_come_back(private_kafka: Callable[..., EmbeddedKafka]) -> None:
+    """An admin client repeats former leaders and their epochs, which a broker that has come back refuses."""
+    kafka = private_kafka(port=free_port())
+    servers = kafka.start().bootstrap_servers
+    topic = Topic(servers)
+    reader = log_reader.LogReader(topic.settings, "any", timeout_s=40)
+    before = reader.extents(topic.name, 2)
+    for _ in range(2):
+        kafka.kill()
+        kafka.start()
+        assert reader.extents(topic.name, 2) == before

@@ -37,6 +37,16 @@ _CALL_S: Final = 5.0
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _AGAIN_S: Final = 0.1
+# After a restart of a broker an admin client has no leaders, or repeats the epochs of former ones for a minute and
+# longer: a new one reads them again.
+_STALE_LEADERS: Final = frozenset(
+    {
+        KafkaError._NOENT,  # noqa: SLF001 - its public name
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
 _IDENTITY_S: Final = 15.0
 _DELETED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
 
@@ -117,7 +127,8 @@ class LogReader:
         self._timeout_s = timeout_s
         self._servers = settings.kafka.bootstrap_servers
         self._config = reader_config(settings, group_id, logger=silent_logger())
-        self._admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
+        self._admin_config = admin_config(settings, logger=silent_logger())
+        self._admin = create_client(AdminClient, self._admin_config)
 
     def commits(self, topic: str, partitions: int) -> dict[int, Commit]:
         """Return the group's commits on the topic, without partitions that have none.
@@ -322,10 +333,13 @@ class LogReader:
             try:
                 return ask()
             except KafkaException as error:
+                is_stale = error.args[0].code() in _STALE_LEADERS
                 translated = refused_error(error, f"{doing} at {self._servers}", self._config, right)
-                if not translated.retryable or time.monotonic() > give_up_at:
+                if not (translated.retryable or is_stale) or time.monotonic() > give_up_at:
                     raise translated from None
-                time.sleep(_AGAIN_S)
+            if is_stale:
+                self._admin = create_client(AdminClient, self._admin_config)
+            time.sleep(_AGAIN_S)
 
 
 def _within(
