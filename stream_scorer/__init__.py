@@ -10,6 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stream_scorer.errors import (
+        ApiError,
+        ApiRefused,
+        ApiUnavailable,
+        ClientClosed,
+        ContactError,
+        InputError,
+        InputTypeError,
+        SettingsError,
+        StreamScorerError,
+    )
     from stream_scorer.library.audit_chain import verify_audit_chain
     from stream_scorer.library.audit_log import AuditLogger
     from stream_scorer.library.calculator import PredictiveScoreCalculator
@@ -20,10 +31,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiError",
+    "ApiRefused",
+    "ApiUnavailable",
     "AuditLogger",
+    "ClientClosed",
     "ConfidenceVerifier",
+    "ContactError",
     "ContactFeatureVector",
     "GenesysAuthManager",
+    "InputError",
+    "InputTypeError",
     "PredictiveScoreCalculator",
     "RejectedContact",
     "ScoreClient",
@@ -31,15 +49,24 @@ __all__ = [
     "ScoreResult",
     "ScoringOutcome",
     "ScoringPayload",
+    "SettingsError",
+    "StreamScorerError",
     "__version__",
     "verify_audit_chain",
 ]
 
 _HOMES = {
+    "ApiError": "errors",
+    "ApiRefused": "errors",
+    "ApiUnavailable": "errors",
     "AuditLogger": "library.audit_log",
+    "ClientClosed": "errors",
     "ConfidenceVerifier": "library.results",
+    "ContactError": "errors",
     "ContactFeatureVector": "library.payload",
     "GenesysAuthManager": "library.client",
+    "InputError": "errors",
+    "InputTypeError": "errors",
     "PredictiveScoreCalculator": "library.calculator",
     "RejectedContact": "library.results",
     "ScoreClient": "library.client",
@@ -47,6 +74,8 @@ _HOMES = {
     "ScoreResult": "library.results",
     "ScoringOutcome": "library.results",
     "ScoringPayload": "library.payload",
+    "SettingsError": "errors",
+    "StreamScorerError": "errors",
     "verify_audit_chain": "library.audit_chain",
 }
 

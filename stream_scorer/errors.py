@@ -6,7 +6,9 @@ With the fault in brackets (who has to act) and the exit code of the command lin
     ├── SettingsError            [operator] 2   a setting is unknown, missing or contradicts another
     ├── UsageError               [operator] 2   a command was called wrongly
     ├── InputError               [caller]   1   a file, row or contact cannot be read
-    │   └── ContactError         [caller]   1   one contact breaks the model's feature list; names the contact
+    │   ├── ContactError         [caller]   1   one contact breaks the model's feature list; names the contact
+    │   └── InputTypeError       [caller]   1   an argument of the library has the wrong type, such as a dict for a list
+    ├── ClientClosed             [caller]   1   a client of the library was used after its `close`
     ├── ApiError
     │   ├── ApiRefused           [operator] 1   the API refuses every request: credentials, scope, model id
     │   └── ApiUnavailable       [platform] 1   all retries failed; a later attempt may succeed
@@ -72,10 +74,30 @@ class ContactError(InputError, ValueError):
     """One contact does not match the model's feature list. The message names contact, feature and remedy."""
 
 
+class InputTypeError(InputError, TypeError):
+    """An argument of the library has the wrong type. The message names the remedy."""
+
+
+class ClientClosed(StreamScorerError, RuntimeError):
+    """A client of the library was used after its `close`; no request is sent."""
+
+    fault: ClassVar[Fault] = "caller"
+
+
 class ApiError(StreamScorerError):
-    """Error of the scoring API or its token endpoint."""
+    """Error of the scoring API or its token endpoint.
+
+    Attributes:
+        status_code: HTTP status of the last response; None: there was no response.
+        correlation_id: its ``ININ-Correlation-Id``, for the platform's support; None: there is none.
+    """
 
     fault: ClassVar[Fault] = "platform"
+
+    def __init__(self, *args: object, status_code: int | None = None, correlation_id: str | None = None) -> None:
+        super().__init__(*args)
+        self.status_code = status_code
+        self.correlation_id = correlation_id
 
 
 class ApiRefused(ApiError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stream_scorer.core.audit.hash_chain import verify_chain
 from stream_scorer.core.avro.codec import Codec, UndecodableError, single_object_header
 from stream_scorer.core.avro.confluent import CONFLUENT_HEADER_BYTES, schema_id_of
-from stream_scorer.errors import InputError
+from stream_scorer.errors import InputTypeError
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ def verify_audit_chain(values: Iterable[Any]) -> list[str]:
         One sentence for each difference, in the order they were found; empty: every chain is whole.
 
     Raises:
-        InputError: ``values`` is one value in place of an iterable, or a value is no bytes; names its place, from 0.
+        InputTypeError: ``values`` is one value in place of an iterable, or a value is no bytes; names its place.
         SettingsError: the package was installed without its schemas.
     """
     if isinstance(values, bytes | bytearray | str):
-        raise InputError("values is a single value: pass an iterable of bytes, such as a list")
+        raise InputTypeError("values is a single value: pass an iterable of bytes, such as a list")
     schema = load_schema(SchemaFile.BATCH_AUDIT)
     released = list(released_schemas(SchemaFile.BATCH_AUDIT).values())
     codec = Codec.single_object(schema, released)
@@ -41,7 +41,7 @@ def _single_object(values: Iterable[Any], codec: Codec, writers: Sequence[Mappin
     headers = list(dict.fromkeys(map(single_object_header, writers)))
     for place, value in enumerate(values):
         if not isinstance(value, bytes):
-            raise InputError(f"value {place} is no bytes: pass the record's value as it was read")
+            raise InputTypeError(f"value {place} is no bytes: pass the record's value as it was read")
         yield value if schema_id_of(value) is None else _reframed(value[CONFLUENT_HEADER_BYTES:], codec, headers)
 
 

@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from stream_scorer.core.scoring.response_policy import Policy
 from stream_scorer.core.scoring.types import Contact, Reason, Rejected, Scored
 from stream_scorer.core.text import is_text, quoted
-from stream_scorer.errors import InputError, SettingsError
+from stream_scorer.errors import InputTypeError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.audit_log import AuditLogger
 from stream_scorer.library.client import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient
 from stream_scorer.library.frame import contacts_of, is_frame, results_beside
+from stream_scorer.library.messages import in_library_words
 from stream_scorer.library.payload import MAX_REQUEST_BYTES, ContactFeatureVector, as_contact
 from stream_scorer.library.plain_values import plain
 from stream_scorer.library.results import (
@@ -133,7 +134,7 @@ class PredictiveScoreCalculator:
             ApiRefused: the API refuses every request: credentials, scope, model id.
             ApiUnavailable: all retries failed.
             SettingsError: the audit file cannot be written; raised before the first request, unless the disk is full.
-            InputError: ``raw_contacts`` is one contact or a text, not an iterable of contacts.
+            InputTypeError: a `TypeError`: ``raw_contacts`` is one contact, a text or a DataFrame.
 
             Every exception, Ctrl-C included, has a `ScoringOutcome` of the finished contacts as ``partial``.
         """
@@ -155,8 +156,8 @@ class PredictiveScoreCalculator:
             ``timestamp``, ``imputed_features``, ``reasons`` and ``detail``.
 
         Raises:
-            InputError: ``frame`` is not a DataFrame, or a column is absent or occurs twice; raised before the first
-                request.
+            InputTypeError: ``frame`` is not a DataFrame.
+            InputError: a column is absent or occurs twice; both are raised before the first request.
             StreamScorerError: as in `calculate`. Every exception has the DataFrame as ``partial``; ``outcome`` is None
                 in unfinished rows.
         """
@@ -269,7 +270,8 @@ class _Found:
         return as_contact(index, vector.contact_id, body, calculator.model_version, imputed)
 
     def _rejection(self, index: int, rejected: Rejected) -> RejectedContact:
-        return RejectedContact(index, rejected.contact_id, rejected.reasons, rejected.detail, self._raw[index])
+        detail = in_library_words(rejected.detail)
+        return RejectedContact(index, rejected.contact_id, rejected.reasons, detail, self._raw[index])
 
 
 def _names(expected_features: Any) -> list[str]:
@@ -304,16 +306,16 @@ def _imputation(imputation_map: Any, expected_features: Sequence[str]) -> dict[s
 def _listed(raw_contacts: Iterable[Any]) -> list[Any]:
     """Return the contacts of any iterable as a list: generators can be read once, and a Series is indexed by label."""
     if is_frame(raw_contacts):
-        raise InputError("raw_contacts is a DataFrame: use calculate_frame(frame, id=…)")
+        raise InputTypeError("raw_contacts is a DataFrame: use calculate_frame(frame, id=…)")
     if isinstance(raw_contacts, Mapping):
-        raise InputError("raw_contacts is one dict: pass [contact], or contacts.values() of a dict of contacts")
+        raise InputTypeError("raw_contacts is one dict: pass [contact], or contacts.values() of a dict of contacts")
     try:
         contacts = None if isinstance(raw_contacts, str | bytes | bytearray) else iter(raw_contacts)
     except TypeError:
         contacts = None
     if contacts is None:
         kind = type(raw_contacts).__name__
-        raise InputError(f"raw_contacts must be an iterable of contacts, not {kind}: pass a list of dicts")
+        raise InputTypeError(f"raw_contacts must be an iterable of contacts, not {kind}: pass a list of dicts")
     return list(contacts)
 
 

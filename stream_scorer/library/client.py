@@ -26,6 +26,7 @@ from stream_scorer.genesys.regions import login_url_for
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_http_environment
+from stream_scorer.library.messages import api_error
 from stream_scorer.library.validation import check_text
 from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 
@@ -95,7 +96,8 @@ class GenesysAuthManager:
         outcome = self.tokens.token()
         if isinstance(outcome, Token):
             return outcome.value
-        raise (ApiRefused if isinstance(outcome, TokenRefused) else ApiUnavailable)(outcome.message)
+        kind = ApiRefused if isinstance(outcome, TokenRefused) else ApiUnavailable
+        raise api_error(kind, outcome.message, outcome.exchange)
 
     def get_headers(self) -> dict[str, str]:
         """Return the headers of a request to the API, token included; raises as `get_token`."""
@@ -225,8 +227,9 @@ class ScoreClient:
         if got is not None:
             return ScoreResponse.of(got, self._endpoint(model_id).url)
         if isinstance(answer, Forbidden):
-            raise ApiRefused(answer.message)
-        raise ApiUnavailable(answer.message if isinstance(answer, Unavailable) else "no answer")
+            raise api_error(ApiRefused, answer.message, answer.exchange)
+        message = answer.message if isinstance(answer, Unavailable) else "no answer"
+        raise api_error(ApiUnavailable, message, answer.exchange)
 
     def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
         """Send a body with ``contacts`` contacts once the quota allows it; returns as `ScoreEndpoint.send`."""

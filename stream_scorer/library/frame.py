@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_scorer.errors import InputError
+from stream_scorer.errors import InputError, InputTypeError
 from stream_scorer.library.plain_values import plain
 from stream_scorer.library.results import ScoreResult
 
@@ -42,11 +42,12 @@ def contacts_of(frame: Any, id_name: str, expected: Sequence[str], imputed: Coll
         imputed: the features that may be absent.
 
     Raises:
-        InputError: ``frame`` is not a DataFrame, a column is absent or occurs twice, or is named like a result column.
+        InputTypeError: ``frame`` is not a DataFrame.
+        InputError: a column is absent or occurs twice, or is named like a result column.
     """
     if not is_frame(frame):
         kind = type(frame).__name__
-        raise InputError(
+        raise InputTypeError(
             f"calculate_frame takes a pandas DataFrame, not {kind}: convert it, for example with to_pandas()"
         )
     columns = list(frame.columns)

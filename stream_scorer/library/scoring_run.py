@@ -34,6 +34,7 @@ from stream_scorer.core.scoring.response_policy import (
 from stream_scorer.core.scoring.types import Rejected
 from stream_scorer.errors import ApiRefused, ApiUnavailable, StreamScorerError
 from stream_scorer.genesys.wire import build_body
+from stream_scorer.library.messages import api_error, in_library_words
 from stream_scorer.library.payload import grouped
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure
     from stream_scorer.core.scoring.types import Contact, Outcome
     from stream_scorer.library.client import ScoreClient
+    from stream_scorer.library.messages import ApiErrorKind
 
 # After this number of rejected requests, or contacts rejected alone, without any 2xx, the contacts are not the cause.
 _MAX_REFUSALS: Final = 30
@@ -105,10 +107,12 @@ class ScoringRun:
             request = self._next()
             self._follow(request, self._ask(request))
         if len(self._suspects) > _MAX_SUSPECTS and not self._has_results:
-            raise ApiRefused(f"the API refuses every contact: {self._suspects[-1].detail}")
+            raise _error_of(
+                ApiRefused, f"the API refuses every contact: {self._suspects[-1].detail}", self._suspects[-1]
+            )
         unproven = [suspect for suspect in self._suspects if suspect.api_status not in _REFUSE_CONTACTS]
         if unproven and not self._has_results:
-            raise ApiUnavailable(unproven[-1].detail)
+            raise _error_of(ApiUnavailable, unproven[-1].detail, unproven[-1])
         self._reject_suspects()
 
     def _next(self) -> Request:
@@ -139,7 +143,8 @@ class ScoringRun:
 
     def _follow(self, request: Request, answer: ApiResponse) -> None:
         if isinstance(answer, Unavailable) and self._client.asks_too_long(answer):
-            raise ApiUnavailable(f"{answer.message}: the API requests a pause of {answer.retry_after_s:.0f} s")
+            message = f"{answer.message}: the API requests a pause of {answer.retry_after_s:.0f} s"
+            raise api_error(ApiUnavailable, message, answer.exchange)
         result = classify(request, answer, self._policy)
         if isinstance(result, Results):
             self._has_results = True
@@ -154,9 +159,9 @@ class ScoringRun:
     def _on_failure(self, request: Request, failure: Failure) -> None:
         is_refusal = failure.kind is FailureKind.REFUSED
         if failure.is_fatal or (is_refusal and failure.exchange.status in _CREDENTIALS_OR_MODEL):
-            raise ApiRefused(failure.message)
+            raise api_error(ApiRefused, failure.message, failure.exchange)
         if failure.kind is FailureKind.RATE_LIMITED and request.failures > self._policy.max_retries:
-            raise ApiUnavailable(failure.message)
+            raise api_error(ApiUnavailable, failure.message, failure.exchange)
         context = self._context()
         decision = at_once(request, failure, self._policy, context)
         if decision is None and failure.kind in _OF_CONTACTS:
@@ -170,7 +175,7 @@ class ScoringRun:
         if is_refusal and not self._has_results:
             self._refusals += 1
             if self._refusals > _MAX_REFUSALS:
-                raise ApiRefused(f"the API refuses every request: {failure.message}")
+                raise api_error(ApiRefused, f"the API refuses every request: {failure.message}", failure.exchange)
 
     def _on_outage(self, request: Request, failure: Failure) -> None:
         """Find out whether the API or one of the contacts makes a request fail permanently.
@@ -181,10 +186,10 @@ class ScoringRun:
         """
         is_unsent = failure.kind is FailureKind.SERVER_ERROR and failure.exchange.status is None
         if is_unsent or failure.kind is FailureKind.LOGIN_UNAVAILABLE:
-            raise ApiUnavailable(failure.message)
+            raise api_error(ApiUnavailable, failure.message, failure.exchange)
         if request.is_single:
             if self._control is None or not isinstance(self._probe(request, self._control)[1], Answered):
-                raise ApiUnavailable(failure.message)
+                raise api_error(ApiUnavailable, failure.message, failure.exchange)
             failures = (request.lone_failures or 0) + 1
             if failures < _LONE_FAILURES:
                 self._queue.append(replace(request, failures=0, not_before=0.0, lone_failures=failures))
@@ -199,7 +204,7 @@ class ScoringRun:
                 left = replace(left, failures=0)
                 self._queue.extend((left,) if left.is_single else split_in_two(left, _new_id))
                 return
-        raise ApiUnavailable(failure.message)
+        raise api_error(ApiUnavailable, failure.message, failure.exchange)
 
     def _probe(self, request: Request, contact: Contact) -> tuple[Request, ApiResponse]:
         probe = subset(request, (contact,), _new_id).sent(time.monotonic(), _now_ms())
@@ -223,6 +228,11 @@ class ScoringRun:
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self._finished(outcomes)
+
+
+def _error_of(kind: type[ApiErrorKind], message: str, suspect: Rejected) -> ApiErrorKind:
+    correlation_id = None if suspect.request is None else suspect.request.correlation_id
+    return kind(in_library_words(message), status_code=suspect.api_status, correlation_id=correlation_id)
 
 
 def _rejected(failed: FailedContact) -> Rejected:
