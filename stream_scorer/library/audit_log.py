@@ -60,6 +60,10 @@ class AuditLogger:
         self._lock = threading.Lock()
         bind_to_process(self)
 
+    def __repr__(self) -> str:
+        file, count = str(self.log_file), self.backup_count
+        return f"AuditLogger(log_file={file!r}, max_bytes={self.max_bytes}, backup_count={count})"
+
     def reset_after_fork(self) -> None:
         """Replace the lock in a forked process; a thread of the parent may hold the old one."""
         self._lock = threading.Lock()

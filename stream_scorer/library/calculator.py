@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import ValidationError
 
@@ -18,7 +19,8 @@ from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import InputTypeError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.audit_log import AuditLogger
-from stream_scorer.library.client import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient
+from stream_scorer.library.client import GenesysAuthManager, ScoreClient
+from stream_scorer.library.environment import check_present, text_argument
 from stream_scorer.library.frame import contacts_of, is_frame, results_beside
 from stream_scorer.library.messages import in_library_words
 from stream_scorer.library.payload import MAX_REQUEST_BYTES, ContactFeatureVector, as_contact
@@ -38,20 +40,23 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.scoring.types import Outcome
 
+_NOTHING_IMPUTED: Final[Mapping[str, Any]] = MappingProxyType({})
+
 
 class PredictiveScoreCalculator:
     """Scorer for lists of contacts, with one model."""
 
     def __init__(  # noqa: PLR0917 - callers pass these seven by position
         self,
-        model_id: str,
-        client_id: str,
-        client_secret: str,
-        expected_features: Sequence[str],
-        imputation_map: Mapping[str, Any],
+        model_id: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        expected_features: Sequence[str] | None = None,
+        imputation_map: Mapping[str, Any] = _NOTHING_IMPUTED,
         callback_handler: Callable[[list[ScoreResult]], None] | None = None,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         *,
+        region: str | None = None,
         login_url: str | None = None,
         model_version: str | None = None,
         max_features: int = 50,
@@ -62,35 +67,41 @@ class PredictiveScoreCalculator:
         """Check the arguments; no request is sent before the first calculation.
 
         Args:
-            model_id: the model that scores.
-            client_id: id of an OAuth client with the scope ``predictiveengagement:score``.
-            client_secret: its secret; no repr, log or error shows it.
-            expected_features: the names of the model's features; a contact must have exactly these.
+            model_id: the model that scores; None: ``GENESYS_MODEL_ID``.
+            client_id: id of an OAuth client with the scope ``predictiveengagement:score``; None: see
+                `GenesysAuthManager`.
+            client_secret: its secret; no repr, log or error shows it. None: see `GenesysAuthManager`.
+            expected_features: the names of the model's features, required; a contact must have exactly these.
             imputation_map: values for absent or missing features, by name; also a pandas Series.
             callback_handler: called by `calculate_scores` with its results.
-            base_url: URL of the API, ``https://api.<region>``.
+            base_url: URL of the API; None: see `GenesysAuthManager`.
+            region: region of Genesys Cloud, such as ``mypurecloud.de``, in place of ``base_url``.
             login_url: URL of the login service, if it differs from the default of `GenesysAuthManager`.
             model_version: the requested version; None: the platform's default.
             max_features: maximum number of features of one contact.
             auditor: records the outcome of every contact; None: an `AuditLogger` with its defaults.
             verifier: selects results for review; None: a `ConfidenceVerifier` with its defaults.
-            client: sends the requests, with its retries and quota; None: a `ScoreClient` with its defaults.
+            client: sends the requests, with its retries, quota, credentials and URLs; None: a `ScoreClient` with its
+                defaults.
 
         Raises:
-            SettingsError: an imputed feature is not expected or has no valid value; an id, name or URL is invalid; the
-                callback handler is not callable.
+            SettingsError: model id or credentials are neither passed nor in the environment, all named in one error; an
+                imputed feature is not expected or has no valid value; an id, name or URL is invalid; the callback
+                handler is not callable.
         """
-        check_text("model_id", model_id)
+        if client is None:
+            check_present(model_id=model_id, client_id=client_id, client_secret=client_secret)
+        self.model_id = text_argument("model_id", model_id)
         if model_version is not None:
             check_text("model_version", model_version)
         if type(max_features) is not int:
             raise SettingsError("max_features must be a whole number")
-        self.model_id = model_id
         self.model_version = model_version
-        self.auth = (
-            client.auth if client else GenesysAuthManager(client_id, client_secret, base_url, login_url=login_url)
-        )
-        self.client = client or ScoreClient(self.auth, base_url)
+        if client is None:
+            auth = GenesysAuthManager(client_id, client_secret, base_url, region=region, login_url=login_url)
+            client = ScoreClient(auth)
+        self.auth = client.auth
+        self.client = client
         self.expected_features = _names(expected_features)
         self.imputation_map = _imputation(imputation_map, self.expected_features)
         if callback_handler is not None and not callable(callback_handler):
@@ -99,6 +110,10 @@ class PredictiveScoreCalculator:
         self.auditor = auditor or AuditLogger()
         self.verifier = verifier or ConfidenceVerifier()
         self.max_features = max_features
+
+    def __repr__(self) -> str:
+        features = len(self.expected_features)
+        return f"PredictiveScoreCalculator(model_id={self.model_id!r}, {features} features, client={self.client!r})"
 
     def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
         """Score contacts, pass the verified results to the callback handler, and return them.
@@ -133,6 +148,7 @@ class PredictiveScoreCalculator:
         Raises:
             ApiRefused: the API refuses every request: credentials, scope, model id.
             ApiUnavailable: all retries failed.
+            ClientClosed: `close` was called before.
             SettingsError: the audit file cannot be written; raised before the first request, unless the disk is full.
             InputTypeError: a `TypeError`: ``raw_contacts`` is one contact, a text or a DataFrame.
 
@@ -140,6 +156,7 @@ class PredictiveScoreCalculator:
         """
         found = _Found(self)
         with PartialOnError(found.outcome, lambda: found.settled):
+            self.auth.check_open()  # before a generator is read
             self._score(found, _listed(raw_contacts))
         return found.outcome()
 
@@ -169,6 +186,7 @@ class PredictiveScoreCalculator:
         return results_beside(frame, id, found.settled)
 
     def _score(self, found: _Found, raw_contacts: Sequence[Any]) -> None:
+        self.auth.check_open()
         contacts = found.prepare(raw_contacts)
         if contacts:
             self.auditor.check()
@@ -186,6 +204,7 @@ class PredictiveScoreCalculator:
         self.auth.close()
 
     def __enter__(self) -> Self:
+        self.auth.check_open()
         return self
 
     def __exit__(self, *_: object) -> None:

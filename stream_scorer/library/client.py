@@ -10,7 +10,7 @@ import threading
 import time
 from datetime import timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -18,17 +18,15 @@ from requests.structures import CaseInsensitiveDict
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.scoring.api_response import Forbidden, Unavailable
 from stream_scorer.core.scoring.backoff import next_delay_s
-from stream_scorer.errors import ApiRefused, ApiUnavailable, SettingsError
+from stream_scorer.errors import ApiRefused, ApiUnavailable, ClientClosed
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
-from stream_scorer.genesys.regions import login_url_for
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_http_environment
+from stream_scorer.library.environment import address, check_present, secret_argument, text_argument
 from stream_scorer.library.messages import api_error
-from stream_scorer.library.validation import check_text
-from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from stream_scorer.http_client.client import HttpAnswer
     from stream_scorer.library.payload import ScoringPayload
 
-DEFAULT_BASE_URL: Final = "https://api.mypurecloud.com"
 _log = logging.getLogger("stream_scorer")
 
 
@@ -46,45 +43,57 @@ class GenesysAuthManager:
 
     def __init__(
         self,
-        client_id: str,
-        client_secret: str,
-        base_url: str = DEFAULT_BASE_URL,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        base_url: str | None = None,
         *,
+        region: str | None = None,
         login_url: str | None = None,
         timeout_s: float = 15.0,
+        max_connections: int = 8,
     ) -> None:
         """Check the arguments; no token is fetched before the first request.
 
         Args:
-            client_id: id of an OAuth client with the grant "client credentials".
+            client_id: id of an OAuth client with the grant "client credentials"; None: ``GENESYS_CLIENT_ID``.
             client_secret: its secret; no repr, log or error shows it. Surrounding blanks and invisible marks are
-                removed.
+                removed. None: ``GENESYS_CLIENT_SECRET``, or the file that ``GENESYS_CLIENT_SECRET_FILE`` names, which
+                is read before each token request.
             base_url: URL of the API. ``https://api.<region>`` implies ``https://login.<region>`` for tokens; any other
-                host serves them itself.
-            login_url: URL of the login service, if it is neither.
+                host serves them itself. None: that of ``region``, else ``GENESYS_BASE_URL``.
+            region: region of Genesys Cloud, such as ``mypurecloud.de``; None: ``GENESYS_REGION``, else
+                ``mypurecloud.com``.
+            login_url: URL of the login service, if it is neither; None: ``GENESYS_LOGIN_URL``, unless ``base_url`` or
+                ``region`` is passed.
             timeout_s: deadline for fetching a token, in seconds.
+            max_connections: limit of kept connections; as many as there are concurrent requests.
 
         Raises:
-            SettingsError: a URL is not http or https with a host; id or secret is not text, or the secret has quotation
-                marks or several lines; a proxy or certificate variable is invalid, and named.
+            SettingsError: id or secret is missing, or not text; the secret has quotation marks or several lines; a URL
+                is not http or https with a host; the region is unknown; a proxy or certificate variable is invalid, and
+                named.
         """
-        check_text("client_id", client_id)
-        check_text("client_secret", client_secret)
-        try:
-            secret = clean_secret(client_secret)
-        except SecretTextError as error:
-            raise SettingsError(f"client_secret {error}") from None
-        check_url("base_url", base_url)
-        login = login_url or login_url_for(base_url)
-        check_url("login_url", login)
-        check_http_environment((base_url, login), os.environ)
-        self.client_id = client_id
-        self.http = Http()
-        self.tokens = TokenSource(self.http, login, client_id, secret, timeout_s=timeout_s)
+        check_present(client_id=client_id, client_secret=client_secret)
+        self.client_id = text_argument("client_id", client_id)
+        secret = secret_argument(client_secret)
+        self.base_url, login = address(base_url, region, login_url)
+        check_http_environment((self.base_url, login), os.environ)
+        self.http = Http(max_connections)
+        self.tokens = TokenSource(self.http, login, self.client_id, secret, timeout_s=timeout_s)
         self.auth_url = self.tokens.url
+        self._closed = threading.Event()
+        bind_to_process(self)
 
     def __repr__(self) -> str:
-        return f"GenesysAuthManager(client_id={self.client_id!r}, auth_url={self.auth_url!r})"
+        closed = ", closed" if self._closed.is_set() else ""
+        return f"GenesysAuthManager(client_id={self.client_id!r}, auth_url={self.auth_url!r}{closed})"
+
+    def reset_after_fork(self) -> None:
+        """Replace the event in a forked process; a thread of the parent may hold its lock."""
+        was_closed = self._closed.is_set()
+        self._closed = threading.Event()
+        if was_closed:
+            self._closed.set()
 
     def get_token(self) -> str:
         """Return a valid token.
@@ -92,7 +101,9 @@ class GenesysAuthManager:
         Raises:
             ApiRefused: id or secret is wrong.
             ApiUnavailable: the login service fails; a later attempt may succeed.
+            ClientClosed: `close` was called.
         """
+        self.check_open()
         outcome = self.tokens.token()
         if isinstance(outcome, Token):
             return outcome.value
@@ -108,10 +119,25 @@ class GenesysAuthManager:
         }
 
     def close(self) -> None:
-        """Close the connections, which a `ScoreClient` with this manager uses too."""
+        """Close the connections, which a `ScoreClient` with this manager uses too; waits of other threads end."""
+        self._closed.set()
         self.http.close()
 
+    def check_open(self) -> None:
+        """Check that a request may be sent.
+
+        Raises:
+            ClientClosed: `close` was called.
+        """
+        if self._closed.is_set():
+            raise ClientClosed("the client is closed: create a new one, or close it after its last use")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a number of seconds, or until `close` is called."""
+        self._closed.wait(seconds)
+
     def __enter__(self) -> Self:
+        self.check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,6 +152,9 @@ class ScoreResponse(requests.Response):
     """
 
     latency_ms: float
+
+    def __repr__(self) -> str:
+        return f"<ScoreResponse [{self.status_code}] {self.latency_ms:.1f} ms>"
 
     @classmethod
     def of(cls, answer: HttpAnswer, url: str) -> ScoreResponse:
@@ -155,7 +184,7 @@ class ScoreClient:
     def __init__(
         self,
         auth: GenesysAuthManager,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         *,
         timeout_s: float = 30.0,
         requests_per_minute: int = 300,
@@ -163,24 +192,26 @@ class ScoreClient:
         backoff_base_s: float = 2.0,
         max_backoff_s: float = 60.0,
         max_wait_s: float = 600.0,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         """Check the arguments; no request is sent.
 
         Args:
             auth: provides the tokens; its connections are used too.
-            base_url: URL of the API, ``https://api.<region>``.
+            base_url: URL of the API, ``https://api.<region>``; None: that of ``auth``.
             timeout_s: deadline of one exchange, in seconds.
             requests_per_minute: limit, kept by waiting; the API's own headers may lower it.
             max_retries: maximum number of retries of a request after 408, 429, 5xx, time-outs and lost connections.
             backoff_base_s: see `stream_scorer.core.scoring.backoff`.
             max_backoff_s: as ``backoff_base_s``.
             max_wait_s: longest ``Retry-After`` that is waited for, in seconds.
-            sleep: waits for a number of seconds.
+            sleep: waits for a number of seconds; None: `GenesysAuthManager.wait`, which `close` ends.
 
         Raises:
             SettingsError: as for `GenesysAuthManager`.
         """
+        if base_url is None:
+            base_url = auth.base_url
         check_url("base_url", base_url)
         check_http_environment((base_url,), os.environ)
         self.auth = auth
@@ -190,10 +221,13 @@ class ScoreClient:
         self.max_backoff_s = max_backoff_s
         self.max_wait_s = max_wait_s
         self._timeout_s = timeout_s
-        self.sleep = sleep
+        self.sleep = auth.wait if sleep is None else sleep
         self._quota = Quota(requests_per_minute)
         self._quota_lock = threading.Lock()
         bind_to_process(self)
+
+    def __repr__(self) -> str:
+        return f"ScoreClient(base_url={self.base_url!r}, auth={self.auth!r})"
 
     def reset_after_fork(self) -> None:
         """Replace the lock in a forked process; the copied quota count stays, which only lowers its rate."""
@@ -210,7 +244,9 @@ class ScoreClient:
             ValueError: more contacts than ``batch_limit``; a feature cannot be written as JSON.
             ApiRefused: the login service rejects id and secret.
             ApiUnavailable: all retries failed.
+            ClientClosed: the client was closed.
         """
+        self.auth.check_open()
         if len(payload.contacts) > payload.batch_limit:
             given = len(payload.contacts)
             raise ValueError(
@@ -235,6 +271,8 @@ class ScoreClient:
         """Send a body with ``contacts`` contacts once the quota allows it; returns as `ScoreEndpoint.send`."""
         self._await_turn()
         answer, got = self._endpoint(model_id).send(body, contacts)
+        if isinstance(answer, Unavailable):
+            self.auth.check_open()  # closed by another thread: the exchange was aborted, and a retry would be as well
         if answer.exchange.error_text:
             _log.debug("error text received: HTTP %s: %s", answer.exchange.status, answer.exchange.error_text)
         now = time.monotonic()
@@ -270,6 +308,7 @@ class ScoreClient:
 
     def _await_turn(self) -> None:
         while True:
+            self.auth.check_open()
             now = time.monotonic()
             with self._quota_lock:
                 wait_s = self._quota.wait_s(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from stream_scorer.errors import ApiError, SettingsError
+from stream_scorer.errors import ApiError
 
 if TYPE_CHECKING:
     from stream_scorer.core.scoring.api_response import Exchange
@@ -28,8 +28,3 @@ def api_error(kind: type[ApiErrorKind], message: str, exchange: Exchange | None)
     if exchange is None:
         return kind(in_library_words(message))
     return kind(in_library_words(message), status_code=exchange.status, correlation_id=exchange.correlation_id)
-
-
-def settings_error(error: SettingsError) -> SettingsError:
-    """Return an error of the adapters with the names of arguments in place of settings."""
-    return SettingsError(in_library_words(str(error)))

@@ -90,6 +90,11 @@ class ScoringPayload(BaseModel):
     max_features: int = Field(default=50, ge=1, exclude=True)
     batch_limit: int = Field(default=MAX_CONTACTS, ge=1, le=MAX_CONTACTS, exclude=True)
 
+    def __repr__(self) -> str:
+        return f"<ScoringPayload contacts={len(self.contacts)}, model_version={self.model_version!r}>"
+
+    __str__ = __repr__
+
     def validate_dimensions(self, expected_features: Sequence[str]) -> Self:
         """Check that every contact has exactly these features, each null or a JSON scalar.
 

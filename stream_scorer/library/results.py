@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.scoring.response_match import Verifier
@@ -59,7 +59,7 @@ class RejectedContact:
     contact_id: str
     reasons: tuple[str, ...]
     detail: str
-    contact: Any = None
+    contact: Any = field(default=None, repr=False)  # personal data
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,10 @@ class ScoringOutcome:
     scored: tuple[ScoreResult, ...]
     review: tuple[ScoreResult, ...]
     rejected: tuple[RejectedContact, ...]
+
+    def __repr__(self) -> str:
+        counts = f"scored={len(self.scored)}, review={len(self.review)}, rejected={len(self.rejected)}"
+        return f"<ScoringOutcome {counts}>"
 
 
 class PartialOnError:
@@ -118,6 +122,9 @@ class ConfidenceVerifier:
             raise SettingsError("max_confidence_width must be a finite number or None")
         self.min_width = min_confidence_width
         self.max_width = max_confidence_width
+
+    def __repr__(self) -> str:
+        return f"ConfidenceVerifier(min_confidence_width={self.min_width}, max_confidence_width={self.max_width})"
 
     @property
     def rules(self) -> Verifier:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import stream_scorer
-from stream_scorer import ApiRefused, ApiUnavailable, SettingsError
+from stream_scorer import ApiRefused, ApiUnavailable
 from stream_scorer.core.scoring.api_response import Exchange
-from stream_scorer.library.messages import api_error, in_library_words, settings_error
+from stream_scorer.library.messages import api_error, in_library_words
 
 PACKAGE = Path(stream_scorer.__file__).parent
 ADAPTERS = [*(PACKAGE / "genesys").glob("*.py"), *(PACKAGE / "http_client").glob("*.py")]
@@ -49,7 +49,6 @@ def test_no_text_of_the_adapters_keeps_the_name_of_a_setting() -> None:
 )
 def test_settings_become_arguments(text: str, words: str) -> None:
     assert in_library_words(text) == words
-    assert str(settings_error(SettingsError(text))) == words
 
 
 def test_an_api_error_has_status_and_correlation_id() -> None:
