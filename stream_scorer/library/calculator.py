@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from pydantic import ValidationError
 
@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.scoring.types import Outcome
 
+_MAX_IN_FLIGHT: Final = 1000
+_KEPT_CONNECTIONS: Final = 8
 _NOTHING_IMPUTED: Final[Mapping[str, Any]] = MappingProxyType({})
+
+Progress: TypeAlias = "Callable[[int, int], object]"
+"""Called with the number of finished contacts and of all contacts."""
 
 
 class PredictiveScoreCalculator:
@@ -60,6 +65,7 @@ class PredictiveScoreCalculator:
         login_url: str | None = None,
         model_version: str | None = None,
         max_features: int = 50,
+        max_in_flight: int = 1,
         auditor: AuditLogger | None = None,
         verifier: ConfidenceVerifier | None = None,
         client: ScoreClient | None = None,
@@ -79,6 +85,7 @@ class PredictiveScoreCalculator:
             login_url: URL of the login service, if it differs from the default of `GenesysAuthManager`.
             model_version: the requested version; None: the platform's default.
             max_features: maximum number of features of one contact.
+            max_in_flight: limit of requests at a time in one calculation, 1 to 1000; the quota holds for all together.
             auditor: records the outcome of every contact; None: an `AuditLogger` with its defaults.
             verifier: selects results for review; None: a `ConfidenceVerifier` with its defaults.
             client: sends the requests, with its retries, quota, credentials and URLs; None: a `ScoreClient` with its
@@ -96,9 +103,16 @@ class PredictiveScoreCalculator:
             check_text("model_version", model_version)
         if type(max_features) is not int:
             raise SettingsError("max_features must be a whole number")
+        if type(max_in_flight) is not int or not 1 <= max_in_flight <= _MAX_IN_FLIGHT:
+            raise SettingsError(f"max_in_flight must be a whole number from 1 to {_MAX_IN_FLIGHT}")
         self.model_version = model_version
         if client is None:
-            auth = GenesysAuthManager(client_id, client_secret, base_url, region=region, login_url=login_url)
+            auth = GenesysAuthManager(
+                *(client_id, client_secret, base_url),
+                region=region,
+                login_url=login_url,
+                max_connections=max(_KEPT_CONNECTIONS, max_in_flight),
+            )
             client = ScoreClient(auth)
         self.auth = client.auth
         self.client = client
@@ -110,12 +124,13 @@ class PredictiveScoreCalculator:
         self.auditor = auditor or AuditLogger()
         self.verifier = verifier or ConfidenceVerifier()
         self.max_features = max_features
+        self.max_in_flight = max_in_flight
 
     def __repr__(self) -> str:
         features = len(self.expected_features)
         return f"PredictiveScoreCalculator(model_id={self.model_id!r}, {features} features, client={self.client!r})"
 
-    def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
+    def calculate_scores(self, raw_contacts: Iterable[Any], *, progress: Progress | None = None) -> list[ScoreResult]:
         """Score contacts, pass the verified results to the callback handler, and return them.
 
         Rejected contacts and results for review are not included. `calculate` returns those as well, and the audit file
@@ -123,6 +138,7 @@ class PredictiveScoreCalculator:
 
         Args:
             raw_contacts: as in `calculate`.
+            progress: as in `calculate`.
 
         Returns:
             The verified results in the order of the contacts.
@@ -131,19 +147,21 @@ class PredictiveScoreCalculator:
             StreamScorerError: as in `calculate`.
             BaseException: the callback handler's exception; its ``partial`` is the whole `ScoringOutcome`.
         """
-        outcome = self.calculate(raw_contacts)
+        outcome = self.calculate(raw_contacts, progress=progress)
         scored = list(outcome.scored)
         if self.callback is not None:
             with PartialOnError(lambda: outcome, lambda: (*outcome.scored, *outcome.review, *outcome.rejected)):
                 self.callback(scored)
         return scored
 
-    def calculate(self, raw_contacts: Iterable[Any]) -> ScoringOutcome:
+    def calculate(self, raw_contacts: Iterable[Any], *, progress: Progress | None = None) -> ScoringOutcome:
         """Score contacts and return the outcome of each; an invalid one fails no other.
 
         Args:
             raw_contacts: any iterable of dicts ``{"contactId": …, "features": {…}}``, read once, before the first
                 request. The dicts are not changed. None, NaN, NA and NaT are missing; features may be a pandas Series.
+            progress: called with the number of finished contacts and of all, on the calling thread, after each response
+                that finishes some; at the end both are equal. Its exception ends the calculation.
 
         Raises:
             ApiRefused: the API refuses every request: credentials, scope, model id.
@@ -154,18 +172,19 @@ class PredictiveScoreCalculator:
 
             Every exception, Ctrl-C included, has a `ScoringOutcome` of the finished contacts as ``partial``.
         """
-        found = _Found(self)
+        found = _Found(self, progress)
         with PartialOnError(found.outcome, lambda: found.settled):
             self.auth.check_open()  # before a generator is read
             self._score(found, _listed(raw_contacts))
         return found.outcome()
 
-    def calculate_frame(self, frame: Any, id: str) -> Any:  # noqa: A002 - the public keyword
+    def calculate_frame(self, frame: Any, id: str, *, progress: Progress | None = None) -> Any:  # noqa: A002 - the public keyword
         """Score the rows of a pandas DataFrame.
 
         Args:
             frame: one contact a row; only the expected features and the id are read. It is not changed.
             id: the column, or the level of the index, with the contact ids; integers become text.
+            progress: as in `calculate`.
 
         Returns:
             A DataFrame with the same index, in the same order: the id column, ``outcome`` (``scored``, ``review`` or
@@ -180,7 +199,7 @@ class PredictiveScoreCalculator:
         """
         contacts = contacts_of(frame, id, self.expected_features, self.imputation_map)
         results_beside(frame, id, {})  # fail before the billed requests if columns cannot be added
-        found = _Found(self)
+        found = _Found(self, progress)
         with PartialOnError(lambda: results_beside(frame, id, found.settled), lambda: found.settled):
             self._score(found, contacts)
         return results_beside(frame, id, found.settled)
@@ -190,6 +209,7 @@ class PredictiveScoreCalculator:
         contacts = found.prepare(raw_contacts)
         if contacts:
             self.auditor.check()
+        found.report()
         policy = Policy(
             model_id=self.model_id,
             verifier=self.verifier.rules,
@@ -197,7 +217,13 @@ class PredictiveScoreCalculator:
             backoff_base_s=self.client.backoff_base_s,
             max_backoff_s=self.client.max_backoff_s,
         )
-        ScoringRun(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
+        run = ScoringRun(
+            *(self.client, policy, found.finished, self.client.sleep),
+            max_in_flight=self.max_in_flight,
+            answered=found.report,
+        )
+        run.run(contacts, self.model_version)
+        found.report()
 
     def close(self) -> None:
         """Close the connections."""
@@ -218,8 +244,12 @@ class _Found:
         settled: the finished contacts by their index in the list.
     """
 
-    def __init__(self, calculator: PredictiveScoreCalculator) -> None:
+    def __init__(self, calculator: PredictiveScoreCalculator, progress: Progress | None) -> None:
+        if progress is not None and not callable(progress):
+            raise InputTypeError("progress must be callable: pass a function of two numbers, finished and total")
         self._calculator = calculator
+        self._progress = progress
+        self._reported = 0
         self._raw: Sequence[Any] = ()
         self.settled: dict[int, ScoreResult | RejectedContact] = {}
 
@@ -255,6 +285,12 @@ class _Found:
             rejected=[one for one in settled.values() if isinstance(one, RejectedContact)],
             batch_id=None if facts is None else facts.batch_id,
         )
+
+    def report(self) -> None:
+        """Call the progress callback if contacts were finished since its last call."""
+        if self._progress is not None and len(self.settled) > self._reported:
+            self._reported = len(self.settled)
+            self._progress(self._reported, len(self._raw))
 
     def outcome(self) -> ScoringOutcome:
         """Return the outcomes so far, in the order of the list."""

@@ -10,7 +10,7 @@ import threading
 import time
 from datetime import timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -26,15 +26,16 @@ from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_http_environment
 from stream_scorer.library.environment import address, check_present, secret_argument, text_argument
-from stream_scorer.library.messages import api_error
+from stream_scorer.library.messages import api_error, in_library_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.scoring.api_response import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
     from stream_scorer.http_client.client import HttpAnswer
     from stream_scorer.library.payload import ScoringPayload
 
+_RESPONSE_WAIT_S: Final = 0.05
 _log = logging.getLogger("stream_scorer")
 
 
@@ -259,7 +260,9 @@ class ScoreClient:
             answer, got = self.ask(body, model_id, len(payload.contacts))
             if not isinstance(answer, Unavailable) or attempt > self.max_retries or self.asks_too_long(answer):
                 break
-            self.sleep(self.delay_s(attempt, answer))
+            delay_s = self.delay_s(attempt, answer)
+            self.log_retry(answer.message, answer.exchange, attempt, delay_s)
+            self.sleep(delay_s)
         if got is not None:
             return ScoreResponse.of(got, self._endpoint(model_id).url)
         if isinstance(answer, Forbidden):
@@ -269,7 +272,30 @@ class ScoreClient:
 
     def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
         """Send a body with ``contacts`` contacts once the quota allows it; returns as `ScoreEndpoint.send`."""
-        self._await_turn()
+        while (wait_s := self.turn_in_s()) > 0.0:
+            self.sleep(wait_s)
+        return self.send(body, model_id, contacts)
+
+    def turn_in_s(self) -> float:
+        """Count a request, which must be sent now, if the quota allows it.
+
+        Returns:
+            0.0: it is counted; otherwise the seconds to wait before another call, fewer if a response arrives.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        self.auth.check_open()
+        now = time.monotonic()
+        with self._quota_lock:
+            if self._quota.remaining(now) > 0:
+                self._quota.sent(now)
+                return 0.0
+            # In a new window, of which no response has been read, the wait is 0.0 although all its requests are sent.
+            return max(self._quota.wait_s(now), _RESPONSE_WAIT_S)
+
+    def send(self, body: bytes, model_id: str, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
+        """Send a body whose request is counted; otherwise as `ask`."""
         answer, got = self._endpoint(model_id).send(body, contacts)
         if isinstance(answer, Unavailable):
             self.auth.check_open()  # closed by another thread: the exchange was aborted, and a retry would be as well
@@ -289,6 +315,13 @@ class ScoreClient:
                 self._quota.block_until(now + min(answer.retry_after_s, self.max_wait_s))
         return answer, got
 
+    def log_retry(self, message: str, exchange: Exchange, failures: int, delay_s: float) -> None:
+        """Log a request that is repeated, whole or in parts, after so many failures; no contact is named."""
+        _log.warning(
+            "request retried: in %.1f s, after failure %d: %s (status_code %s, correlation_id %s)",
+            *(max(0.0, delay_s), failures, in_library_words(message), exchange.status, exchange.correlation_id),
+        )
+
     def asks_too_long(self, answer: Unavailable) -> bool:
         """Return whether the API requests a pause longer than ``max_wait_s``."""
         return (answer.retry_after_s or 0.0) > self.max_wait_s
@@ -305,14 +338,3 @@ class ScoreClient:
 
     def _endpoint(self, model_id: str) -> ScoreEndpoint:
         return ScoreEndpoint(self.auth.http, self.auth.tokens, self.base_url, model_id, timeout_s=self._timeout_s)
-
-    def _await_turn(self) -> None:
-        while True:
-            self.auth.check_open()
-            now = time.monotonic()
-            with self._quota_lock:
-                wait_s = self._quota.wait_s(now)
-                if wait_s == 0.0:
-                    self._quota.sent(now)
-                    return
-            self.sleep(wait_s)

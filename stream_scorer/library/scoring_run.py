@@ -34,6 +34,7 @@ from stream_scorer.core.scoring.response_policy import (
 from stream_scorer.core.scoring.types import Rejected
 from stream_scorer.errors import ApiRefused, ApiUnavailable, StreamScorerError
 from stream_scorer.genesys.wire import build_body
+from stream_scorer.library.in_flight import InFlight
 from stream_scorer.library.messages import api_error, in_library_words
 from stream_scorer.library.payload import grouped
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _MAX_REFUSALS: Final = 30
 _MAX_SUSPECTS: Final = 8
 _LONE_FAILURES: Final = 3
+_INTERRUPT_WAIT_S: Final = 2.0
 # Failures whose cause can be a contact while the API works.
 _OF_CONTACTS: Final = (FailureKind.REFUSED, FailureKind.TOO_LARGE, FailureKind.NO_RESULT, FailureKind.UNKNOWN_VERSION)
 _CREDENTIALS_OR_MODEL: Final = (401, 403, 404)
@@ -58,7 +60,7 @@ _REFUSE_CONTACTS: Final = (200, 400, 413, 422)
 
 
 class ScoringRun:
-    """Requests of one calculation, sent one at a time; halves and retries wait in a queue."""
+    """Requests of one calculation, at most ``max_in_flight`` at a time; halves and retries wait in a queue."""
 
     def __init__(
         self,
@@ -66,6 +68,9 @@ class ScoringRun:
         policy: Policy,
         finished: Callable[[Sequence[Outcome]], None],
         sleep: Callable[[float], object] = time.sleep,
+        *,
+        max_in_flight: int = 1,
+        answered: Callable[[], object] = lambda: None,
     ) -> None:
         """Store the collaborators.
 
@@ -73,12 +78,19 @@ class ScoringRun:
             client: sends the requests.
             policy: settings of the response table.
             finished: receives outcomes of one request, at least one, once they are final; after an interrupt twice.
-            sleep: waits for a number of seconds.
+            sleep: waits for a number of seconds while no request is in flight.
+            max_in_flight: limit of requests at a time.
+            answered: called after the outcomes of each response.
         """
         self._client = client
         self._policy = policy
         self._finished = finished
         self._sleep = sleep
+        self._answered = answered
+        self._in_flight = InFlight(max_in_flight, self._send)
+        self._next: Request | None = None
+        self._waited_for: Request | None = None
+        self._has_response = False
         self._queue: deque[Request] = deque()
         self._suspects: list[Rejected] = []
         self._has_results = False
@@ -98,14 +110,23 @@ class ScoringRun:
         self._queue.extend(Request(_new_id(), key, tuple(contacts[index] for index in group)) for group in groups)
         try:
             self._empty_queue()
-        except BaseException:
-            self._keep_last()
+        except BaseException as error:
+            # Requests in flight are billed, so an error waits for them, up to their deadlines; Ctrl-C only briefly.
+            self._keep_responses(None if isinstance(error, Exception) else _INTERRUPT_WAIT_S)
             raise
 
     def _empty_queue(self) -> None:
-        while self._queue:
-            request = self._next()
-            self._follow(request, self._ask(request))
+        while self._queue or not self._in_flight.is_empty:
+            wait_s = self._start_due()
+            if not self._in_flight.is_empty:
+                arrived = self._in_flight.take(wait_s)
+                if arrived is not None:
+                    self._has_response = True
+                    self._follow(*arrived)
+                    self._answered()
+            elif wait_s is not None:
+                self._sleep(wait_s)
+                self._waited_for = self._next
         if len(self._suspects) > _MAX_SUSPECTS and not self._has_results:
             raise _error_of(
                 ApiRefused, f"the API refuses every contact: {self._suspects[-1].detail}", self._suspects[-1]
@@ -115,29 +136,47 @@ class ScoringRun:
             raise _error_of(ApiUnavailable, unproven[-1].detail, unproven[-1])
         self._reject_suspects()
 
-    def _next(self) -> Request:
-        """Return the first due request; one that waits for its next attempt does not block the others."""
-        now = time.monotonic()
-        first = min(self._queue, key=lambda request: max(request.not_before, now))
-        self._queue.remove(first)
-        if first.not_before > now:
-            self._sleep(first.not_before - now)
-        return first.sent(time.monotonic(), _now_ms())
+    def _start_due(self) -> float | None:
+        """Start the due requests that limit and quota allow; one that waits for its retry does not block the others.
+
+        The first request is sent alone: its response has the API's quota, and wrong credentials cost one request.
+
+        Returns:
+            Seconds until the next request may be started; None: that depends on a response.
+        """
+        while self._queue and not self._in_flight.is_full and (self._has_response or self._in_flight.is_empty):
+            now = time.monotonic()
+            first = min(self._queue, key=lambda request: max(request.not_before, now))
+            self._next = first
+            wait_s = 0.0 if first is self._waited_for else first.not_before - now
+            if wait_s <= 0.0:
+                wait_s = self._client.turn_in_s()
+            if wait_s > 0.0:
+                return wait_s
+            self._queue.remove(first)
+            self._in_flight.start(first.sent(time.monotonic(), _now_ms()))
+        return None
+
+    def _send(self, request: Request) -> ApiResponse:
+        answer, _ = self._client.send(self._body(request), self._policy.model_id, len(request.contacts))
+        return answer
+
+    def _body(self, request: Request) -> bytes:
+        return build_body([contact.body for contact in request.contacts], request.key.model_version)
 
     def _ask(self, request: Request) -> ApiResponse:
-        body = build_body([contact.body for contact in request.contacts], request.key.model_version)
-        answer, _ = self._client.ask(body, self._policy.model_id, len(request.contacts))
+        answer, _ = self._client.ask(self._body(request), self._policy.model_id, len(request.contacts))
         self._last = (request, answer)
         return answer
 
-    def _keep_last(self) -> None:
-        """Finish the results of the last response, whose processing Ctrl-C may have interrupted."""
-        if self._last is None or not isinstance(self._last[1], Answered):
-            return
-        results = classify(*self._last, self._policy)
-        if isinstance(results, Results):
-            with contextlib.suppress(StreamScorerError):  # the error that ends the calculation takes precedence
-                self._finish(results.scored)
+    def _keep_responses(self, timeout_s: float | None) -> None:
+        """Finish the results of responses that were not processed, or whose processing Ctrl-C has interrupted."""
+        last = [] if self._last is None else [self._last]
+        for request, answer in (*last, *self._in_flight.collect(timeout_s)):
+            results = classify(request, answer, self._policy) if isinstance(answer, Answered) else None
+            if isinstance(results, Results):
+                with contextlib.suppress(StreamScorerError):  # the error that ends the calculation takes precedence
+                    self._finish(results.scored)
 
     # --- responses
 
@@ -171,6 +210,9 @@ class ScoringRun:
         if decision.trip is not None:
             self._on_outage(request, failure)
             return
+        if decision.requests and failure.kind.is_retryable:
+            due_at = min(one.not_before for one in decision.requests)
+            self._client.log_retry(failure.message, failure.exchange, request.failures, due_at - context.now)
         self._carry_out(decision)
         if is_refusal and not self._has_results:
             self._refusals += 1

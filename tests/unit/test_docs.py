@@ -200,7 +200,7 @@ def test_the_code_of_the_library_page_runs(
 ) -> None:
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
     monkeypatch.chdir(tmp_path)
-    first, _, after_an_error, second = python_blocks(DOCS / "library.md")
+    first, in_flight, _, after_an_error, second = python_blocks(DOCS / "library.md")
     names: dict[str, Any] = {}
     exec(first.replace(SIMULATOR, simulator.base_url), names)  # noqa: S102 - it is ours
     printed = capsys.readouterr().out.splitlines()
@@ -219,6 +219,8 @@ def test_the_code_of_the_library_page_runs(
         *(lambda _: 1 / 0, simulator.base_url),
     )
     raw = [{"contactId": "c-1", "features": {"previous_calls": 1}}]
+    exec(in_flight, {"calculator": calculator, "contacts": raw})  # noqa: S102 - it is ours
+    assert "1 of 1 contacts" in capsys.readouterr().out
     with calculator, pytest.raises(ZeroDivisionError):
         exec(after_an_error, {"calculator": calculator, "contacts": raw, "save": saved.extend})  # noqa: S102 - it is ours
     assert [one.contact_id for one in saved] == ["c-1"]
@@ -229,7 +231,7 @@ def test_the_frame_of_the_library_page_runs(
 ) -> None:
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
     monkeypatch.chdir(tmp_path)
-    first, frame, *_ = python_blocks(DOCS / "library.md")
+    first, _, frame, *_ = python_blocks(DOCS / "library.md")
     names: dict[str, Any] = {}
     exec(first.replace(SIMULATOR, simulator.base_url), names)  # noqa: S102 - it is ours
     closed = names["calculator"]
