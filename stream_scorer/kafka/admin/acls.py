@@ -109,13 +109,13 @@ def review_desk_rights(settings: Settings) -> tuple[Permission, ...]:
 
 def deliveries_desk_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the rights that the commands ``deliveries`` need; only ``replay`` and ``discard`` write."""
-    topics, kafka = settings.topics, settings.kafka
+    topics = settings.topics
     retries = topics.retries(len(settings.callbacks.retry_delays_s))
     return (
         *_all("Read", (topics.callbacks_rejected, topics.receipts, *retries, topics.decisions, topics.scores)),
         *_all("Write", (topics.callbacks, topics.decisions)),
         Permission("Describe", "group", settings.delivery_group_id),
-        Permission("Write", "transactional id", f"{kafka.group_id}-desk-{topics.callbacks_rejected}-*"),
+        Permission("Write", "transactional id", f"{DESK_ID_PREFIX}{topics.callbacks_rejected}-*"),
     )
 
 
