@@ -29,7 +29,7 @@ from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.record_counts import GroupBy
 from stream_scorer.desk.rejected import MAX_REPLAYS, RejectedDesk, RejectedOptions
-from stream_scorer.errors import UsageError
+from stream_scorer.errors import BrokerError, UsageError
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def list_(
     with row_output(output, out, empty="no rejected contacts") as rows:
         for row in desk.counts(options, by).rows():
             rows.write(row)
-    for topic, count in desk.waiting().items():
-        typer.echo(f"deferred: {count:,} contacts wait in {topic}", err=True)
+    _print_deferred(desk, settings.kafka.group_id)
 
 
 @app.command()
@@ -214,6 +213,19 @@ def discard(
     desk = RejectedDesk(settings)
     choices.confirm(lambda: f"{desk.open(options):,} rejected contacts would be closed for good. Discard them?")
     run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
+
+
+def _print_deferred(desk: RejectedDesk, group_id: str) -> None:
+    try:
+        waiting = desk.waiting()
+    except BrokerError:
+        typer.echo(
+            f"deferred contacts are not counted: that needs Describe on group {group_id} and an answer of Kafka",
+            err=True,
+        )
+        return
+    for topic, count in waiting.items():
+        typer.echo(f"deferred: {count:,} contacts wait in {topic}", err=True)
 
 
 def _sentence(found: DryRun) -> str:

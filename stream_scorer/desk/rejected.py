@@ -25,7 +25,7 @@ from stream_scorer.errors import NotJudged
 from stream_scorer.kafka.admin.acls import rejected_desk_rights
 from stream_scorer.kafka.admin.topic_limits import max_message_bytes
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import OffsetRange
+from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 from stream_scorer.kafka.producer.bulk_producer import event_value
 from stream_scorer.kafka.producer.dead_letter import forwarded_headers, too_large
 from stream_scorer.kafka.producer.records import OutRecord
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 MAX_REPLAYS: Final = 3
+_COMMITS_S: Final = 5.0
 # The timestamps of an input and of its rejection come from two machines.
 _CLOCKS_DIFFER_MS: Final = 60_000
 
@@ -169,12 +170,17 @@ class RejectedDesk(RecordDesk[RejectedOptions]):
         return self.counts(options, GroupBy.REASON).total(RejectionState.OPEN, RejectionState.PARKED)
 
     def waiting(self) -> dict[str, int]:
-        """Return the number of deferred contacts of the group in each retry topic that has some."""
+        """Return the number of deferred contacts of the group in each retry topic that has some.
+
+        Raises:
+            BrokerError: its commits cannot be read within a few seconds; without the right to, brokers do not answer.
+        """
+        group_log = LogReader(self._settings, self._settings.kafka.group_id, timeout_s=_COMMITS_S)
         topics = check_topics(self._settings, existing_topics(self._settings, self._settings.topics.contact_retries()))
         group = self._settings.kafka.group_id.encode()
         found: dict[str, int] = {}
         for name, partitions in topics.items():
-            commits = self._log.commits(name, partitions)
+            commits = group_log.commits(name, partitions)
             ranges = self._log.stable_ranges(name, partitions)
             ends = {
                 n: OffsetRange(commits[n].offset if n in commits else one.begin, one.end) for n, one in ranges.items()

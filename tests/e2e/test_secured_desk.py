@@ -66,3 +66,16 @@ def test_the_desk_needs_its_rights_and_no_others(ground: Ground, command: str, d
 
 def is_reading(right: acls.Permission) -> bool:
     return right.operation != "Write"
+
+
+def test_a_list_without_a_right_on_the_group_leaves_out_the_deferred_contacts(ground: Ground) -> None:
+    root = ground.settings(ground.as_root())
+    user = f"viewer-{ground.name}"
+    ground.scram(user)
+    waiting = [acls.Permission("Read", "topic", name) for name in root.contact_retry_topics]
+    ground.grant({f"User:{user}": [*filter(is_reading, acls.rejected_desk_rights(root)), *waiting]})
+    seen = ground.command(ground.as_scram(user), "rejected", "list")
+    assert seen.code == 0, seen
+    assert json.loads(seen.out)["records"] == 2
+    assert "deferred contacts are not counted" in seen.line
+    assert f"Describe on group {ground.group_id}" in seen.line
