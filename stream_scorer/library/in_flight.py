@@ -7,6 +7,7 @@ threads was rejected: the interpreter waits for its threads at exit, for up to t
 from __future__ import annotations
 
 import contextvars
+import queue
 import threading
 import time
 from collections import deque
@@ -27,7 +28,8 @@ class InFlight:
         self._limit = limit
         self._send = send
         self._open = 0
-        self._arrived = threading.Semaphore(0)
+        # Not a semaphore: Ctrl-C in the middle of its Python code could leave its lock held, and `collect` would hang.
+        self._arrived: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._responses: deque[tuple[Request, ApiResponse | BaseException]] = deque()
         self._taken: tuple[Request, ApiResponse | BaseException] | None = None
 
@@ -45,7 +47,7 @@ class InFlight:
         """Send a request."""
         if self._limit == 1:
             self._responses.append((request, self._send(request)))
-            self._arrived.release()
+            self._arrived.put(None)
             self._open += 1
             return
         context = contextvars.copy_context()  # of a tracer, for example
@@ -60,7 +62,9 @@ class InFlight:
 
     def take(self, timeout_s: float | None) -> tuple[Request, ApiResponse] | None:
         """Wait for a response and return it; None: none within ``timeout_s``. Raises what sending has raised."""
-        if not self._arrived.acquire(timeout=timeout_s):
+        try:
+            self._arrived.get(timeout=timeout_s)
+        except queue.Empty:
             return None
         self._taken = self._responses[0]  # before it is removed: Ctrl-C may come between any two of these lines
         self._responses.popleft()
@@ -78,7 +82,9 @@ class InFlight:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while len(self._responses) < self._open:
             left_s = None if until is None else max(0.0, until - time.monotonic())
-            if not self._arrived.acquire(timeout=left_s):
+            try:
+                self._arrived.get(timeout=left_s)
+            except queue.Empty:
                 break
         found = [*self._responses] if self._taken is None else [self._taken, *self._responses]
         return [(request, got) for request, got in found if not isinstance(got, BaseException)]
@@ -90,4 +96,4 @@ class InFlight:
         except BaseException as error:  # noqa: BLE001 - raised by `take`, on the thread of the calculation
             response = error
         self._responses.append((request, response))
-        self._arrived.release()
+        self._arrived.put(None)
