@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
 from confluent_kafka import KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from scoring_harness import MEGABYTE, PATIENCE_S, Avro
+from scoring_harness import MEGABYTE, PATIENCE_S, Avro, wait_until
 from worker_harness import ROOT
+
+from stream_scorer.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,6 +47,12 @@ class DeskHarness:
         config = {"retention.ms": str(400 * 86_400_000)}
         for made in admin.create_topics([NewTopic(self.topic, partitions, 1, config=config)]).values():
             made.result(30)
+        wait_until(lambda: self._has_leaders(admin), "the topic of decisions")
+
+    def _has_leaders(self, admin: AdminClient) -> bool:
+        """A command in this process may be faster than the brokers' metadata."""
+        found = admin.list_topics(self.topic, timeout=30).topics[self.topic]
+        return found.error is None and all(one.leader >= 0 for one in found.partitions.values())
 
     def environment(self, **changes: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_", "OTEL_"))}
@@ -65,10 +76,17 @@ class DeskHarness:
         )
 
     def call(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end."""
-        process = self.start(*arguments, **changes)
-        out, errors = process.communicate(timeout=PATIENCE_S)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+        """Runs a command to its end, in this process: a process of its own takes more than a second to start."""
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+        settings = {name: text for name, text in self.environment(**changes).items() if name != "PYTHONPATH"}
+        with (
+            patch.dict(os.environ, settings, clear=True),
+            contextlib.redirect_stdout(streams[0]),
+            contextlib.redirect_stderr(streams[1]),
+        ):
+            code = main(arguments)
+        out, errors = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(list(arguments), code, out, errors)
 
     def row(self, *arguments: str, **changes: str) -> dict[str, Any]:
         """The one row that a command prints; it must succeed."""

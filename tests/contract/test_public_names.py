@@ -6,16 +6,24 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from types import MappingProxyType
 
 import pytest
 
 import stream_scorer
 
 NAMES = {
+    "ApiError",
+    "ApiRefused",
+    "ApiUnavailable",
     "AuditLogger",
+    "ClientClosed",
     "ConfidenceVerifier",
+    "ContactError",
     "ContactFeatureVector",
     "GenesysAuthManager",
+    "InputError",
+    "InputTypeError",
     "PredictiveScoreCalculator",
     "RejectedContact",
     "ScoreClient",
@@ -23,23 +31,26 @@ NAMES = {
     "ScoreResult",
     "ScoringOutcome",
     "ScoringPayload",
+    "SettingsError",
+    "StreamScorerError",
     "__version__",
     "verify_audit_chain",
 }
 
-# What may be given by position, in this order, with its default ("…": none).
+# What may be given by position, in this order, with its default ("…": none; None of address and credentials: from the
+# environment).
 POSITIONAL = {
     "PredictiveScoreCalculator": {
-        "model_id": "…",
-        "client_id": "…",
-        "client_secret": "…",
-        "expected_features": "…",
-        "imputation_map": "…",
+        "model_id": None,
+        "client_id": None,
+        "client_secret": None,
+        "expected_features": None,
+        "imputation_map": MappingProxyType({}),
         "callback_handler": None,
-        "base_url": "https://api.mypurecloud.com",
+        "base_url": None,
     },
-    "GenesysAuthManager": {"client_id": "…", "client_secret": "…", "base_url": "https://api.mypurecloud.com"},
-    "ScoreClient": {"auth": "…", "base_url": "https://api.mypurecloud.com"},
+    "GenesysAuthManager": {"client_id": None, "client_secret": None, "base_url": None},
+    "ScoreClient": {"auth": "…", "base_url": None},
     "ConfidenceVerifier": {"min_confidence_width": 0.15},
     "verify_audit_chain": {"values": "…"},
     "AuditLogger": {"log_file": "predictive_engagement_audit.log"},

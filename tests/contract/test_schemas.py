@@ -275,6 +275,21 @@ CONTRACT: dict[SchemaFile, tuple[str, dict[str, Any]]] = {
             "threshold": NULLABLE_DOUBLE,
         },
     ),
+    SchemaFile.DECISION: (
+        "Decision",
+        {
+            "decision_id": "string",
+            "place": "string",
+            "topic_id": NULLABLE_STRING,
+            "action": "string",
+            "job": "string",
+            "operator": "string",
+            "note": "string",
+            "decided_at": MILLIS,
+            "result_place": NULLABLE_STRING,
+            "changes": ("map", "string"),
+        },
+    ),
 }
 
 

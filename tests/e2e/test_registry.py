@@ -135,7 +135,7 @@ def set_up(harness: Harness) -> None:
     first = harness.command("schemas", "register")
     assert first.returncode == 0, first.stderr
     assert f"{harness.stage.topics['features']}-value: id " in first.stdout
-    assert len(first.stdout.splitlines()) == 10
+    assert len(first.stdout.splitlines()) == 11
     assert harness.command("schemas", "register").stdout == first.stdout
     check = harness.command("schemas", "check")
     assert check.returncode == 0, check.stderr

@@ -72,7 +72,9 @@ def test_the_installed_command_works_far_from_the_checkout(installed: Path, tmp_
     )
     file, *names = run(installed / "python", "-c", program, cwd=tmp_path, env=environ).split()
     assert Path(file).is_relative_to(installed.parent)
-    assert names == ["ContactFeatures", "ContactScore", "BatchAudit", "CampaignCallback", "CallbackReceipt"]
+    assert names == [
+        *("ContactFeatures", "ContactScore", "BatchAudit", "CampaignCallback", "CallbackReceipt", "Decision"),
+    ]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])

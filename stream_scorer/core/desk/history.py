@@ -43,6 +43,7 @@ class Happened(StrEnum):
     DEFERRED = "deferred"
     SCORED = "scored"
     REVIEW = "review"
+    ACCEPTED = "accepted"
     REJECTED = "rejected"
     CALLBACK_PLANNED = "callback planned"
     CALLBACK_DEFERRED = "callback deferred"
@@ -177,6 +178,8 @@ def _event(decoded: DecodedRecord, *, is_retry: bool) -> HistoryEvent:
     match decoded.schema:
         case "ContactScore" if f"{_ERROR}reason" not in headers:
             kind = Happened.REVIEW if value["review_reasons"] else Happened.SCORED
+            if DECISION_HEADER in headers:
+                kind = Happened.ACCEPTED
             details = _score_details(value)
         case "CampaignCallback" | "ContactScore":
             kind, details = _callback(value, headers, is_retry=is_retry)
@@ -203,7 +206,8 @@ def _event(decoded: DecodedRecord, *, is_retry: bool) -> HistoryEvent:
         _causes(decoded, headers, kind),
         details,
         callback_id=value.get("callback_id", ""),
-        batch_id=headers.get(BATCH_HEADER, ""),
+        # The audit entry is that of the outcome, which was in review, not that of the accepted score.
+        batch_id="" if kind is Happened.ACCEPTED else headers.get(BATCH_HEADER, ""),
     )
 
 
