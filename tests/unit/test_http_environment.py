@@ -233,7 +233,7 @@ def test_workers_check_at_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_library_checks_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = GenesysAuthManager("id", "secret", "http://127.0.0.1:9")
+    auth = GenesysAuthManager("id", "secret", "https://127.0.0.1:9")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
     with pytest.raises(SettingsError, match="REQUESTS_CA_BUNDLE"):
         GenesysAuthManager("id", "secret")
