@@ -22,6 +22,7 @@ WRONG = {"previous_calls": "many", "avg_handle_time": 1.0, "last_contact_days": 
 IN_FLIGHT = {"scoring__max_uncommitted": "200", "scoring__max_contacts": "50"}
 
 
+@pytest.mark.slow
 def test_kills_of_workers_and_jobs(stage: WorkerHarness) -> None:
     replay_under_kills(stage, rejected=300, good=200, kills=2)
 

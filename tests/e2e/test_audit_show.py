@@ -150,7 +150,16 @@ def test_wrong_input_is_one_line_and_exit_2(run: Any, arguments: list[str], line
     assert line in errors
 
 
-@pytest.mark.parametrize("name", ["=1+1", "--raw", "a\nb", "\x1b[31mred", "名前", "x" * 256, "ä" * 128])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nb",
+        *(pytest.param(one, marks=SLOW) for one in ("=1+1", "--raw", "\x1b[31mred", "名前", "x" * 256, "ä" * 128)),
+    ],
+)
 def test_odd_contact_ids(broker: Broker, name: str, monkeypatch: Any, capsys: Any) -> None:
     desk = DeskTopics(broker.bootstrap_servers)
     set_environment(desk, monkeypatch)

@@ -144,6 +144,7 @@ def invented_is_found(desk: CallbackDesk, callback: Read, receipt: Read) -> None
     assert any("has no such decision" in what for what in found), found
 
 
+@pytest.mark.slow
 def test_a_restarted_worker_and_a_renamed_group_deliver_it(desk: CallbackDesk, receiver: Receiver) -> None:
     stage = desk.campaign
     refuse(desk, receiver).stop()
@@ -162,6 +163,7 @@ def test_a_restarted_worker_and_a_renamed_group_deliver_it(desk: CallbackDesk, r
     assert delivery.accepted == 1
 
 
+@pytest.mark.slow
 def test_a_discarded_callback_stays_closed(desk: CallbackDesk, receiver: Receiver) -> None:
     stage = desk.campaign
     worker = refuse(desk, receiver)
@@ -181,6 +183,7 @@ def test_a_discarded_callback_stays_closed(desk: CallbackDesk, receiver: Receive
     reconciled(desk)
 
 
+@pytest.mark.slow
 def test_a_list_counts_the_callbacks_that_are_held(desk: CallbackDesk, receiver: Receiver) -> None:
     stage = desk.campaign
     receiver.add_fault(status=503, times=None)
@@ -202,6 +205,7 @@ def test_a_list_counts_the_callbacks_that_are_held(desk: CallbackDesk, receiver:
     assert desk.call("deliveries", "list").stderr == ""
 
 
+@pytest.mark.slow
 def test_a_new_body_is_sent_under_a_new_id(desk: CallbackDesk, receiver: Receiver) -> None:
     worker = refuse(desk, receiver)
     receiver.clear_faults()
@@ -219,6 +223,7 @@ def test_a_new_body_is_sent_under_a_new_id(desk: CallbackDesk, receiver: Receive
     assert (again["decided"], again["skipped"]) == (0, {"decided before": 1})
 
 
+@pytest.mark.slow
 def test_a_callback_whose_scores_are_deleted_gets_no_new_body(desk: CallbackDesk, receiver: Receiver) -> None:
     worker = refuse(desk, receiver)
     worker.stop()
@@ -236,6 +241,7 @@ def ends(stage: CallbacksHarness, kind: str) -> int:
         return sum(reader.get_watermark_offsets(place, PATIENCE_S)[1] for place in places)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_again_and_again_delivers_each_once_more(desk: CallbackDesk, receiver: Receiver) -> None:
     stage = desk.campaign
     stage.put(score(f"c{n}", campaign_id=f"k{n % 7}") for n in range(300))
@@ -317,6 +323,7 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     assert wrong_desk.campaign.read("callbacks") == []
 
 
+@pytest.mark.slow
 def test_a_divided_callback_is_delivered_again_and_dials_no_contact_twice(
     make_campaign: Callable[..., CallbacksHarness], simulator: Simulator
 ) -> None:

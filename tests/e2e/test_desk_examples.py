@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kafka_fixture import Broker
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 MODEL = '{"income": {"type": "integer"}, "age": {"type": "integer", "impute": 40}}'
 COMMANDS = {"rejected": rejected.app, "review": review.app}

@@ -107,6 +107,7 @@ def test_the_walk_of_contacts_prints_what_stands_on_the_page(stage: WorkerHarnes
     check(section, played)
 
 
+@pytest.mark.slow
 def test_the_walk_of_deliveries_prints_what_stands_on_the_page(
     make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
 ) -> None:

@@ -12,7 +12,7 @@ from test_review_desk import put_in_review, score
 if TYPE_CHECKING:
     from kafka_fixture import Broker
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def server() -> Iterator[RawServer]:
 @pytest.fixture
 def calculator(server: RawServer, tmp_path: Path) -> Iterator[PredictiveScoreCalculator]:
     auth = GenesysAuthManager("id", "secret", server.url)
-    client = ScoreClient(auth, server.url, sleep=lambda _: None)
+    client = ScoreClient(auth, server.url, max_retries=0, sleep=lambda _: None)
     auditor = AuditLogger(tmp_path / "audit.log")
     with PredictiveScoreCalculator("m", "", "", ["calls"], {}, client=client, auditor=auditor) as calculator:
         yield calculator

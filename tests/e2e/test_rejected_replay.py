@@ -264,6 +264,7 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
     assert len(desk.decisions()) == len(desk.rows(stage.topics["features"])) == 200
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_behind_records_that_retention_has_deleted(stage: WorkerHarness) -> None:
     desk = DeskHarness(stage)
     desk.reject(bad_contacts(40))
@@ -340,6 +341,7 @@ def test_jobs_with_the_settings_of_two_groups_replay_each_record_once(stage: Wor
     assert len(replayed) == 200
 
 
+@pytest.mark.slow
 def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> None:
     desk = DeskHarness(stage)
     desk.reject(bad_contacts(4))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from secured_fixture import SecuredKafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 @pytest.fixture

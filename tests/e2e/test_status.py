@@ -90,6 +90,7 @@ def test_what_waits_is_shown_for_each_partition_and_retry_topic(stage: WorkerHar
     assert f"{stage.retries[0]} 2" in text
 
 
+@pytest.mark.slow
 def test_a_worker_at_work_is_shown_with_rate_and_time_left_and_its_admin_port(stage: WorkerHarness) -> None:
     stage.simulator.configure(latency_ms=200)
     stage.produce(contacts(40_000, stage.partitions))
@@ -123,6 +124,7 @@ def test_the_campaign_worker_is_shown_with_its_groups(
         told = json.loads(done(settings, "--json", "--admin", url))
         found = {group["loop"]: group for group in told["groups"]}
         is_done = len(found) == 2 and all(one["lag"] == 0 for one in found.values())
+        is_done = is_done and told["workers"][0].get("callbacks", {}).get("in_flight") == 0
         return {**found, "worker": told["workers"][0]} if is_done else None
 
     found = campaign.wait(groups, "no lag", needs=worker)
@@ -240,6 +242,7 @@ def test_what_cannot_be_judged_is_exit_3(stage: WorkerHarness) -> None:
     assert "no answer from Kafka" in done(away, "--watch", code=3)
 
 
+@pytest.mark.slow
 def test_a_broker_that_comes_back_is_read_again(private_kafka: Callable[..., EmbeddedKafka]) -> None:
     kafka = private_kafka()
     arena = ScoringHarness(kafka.start().bootstrap_servers, partitions=1)

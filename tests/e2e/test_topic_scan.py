@@ -193,6 +193,7 @@ def test_wrong_topics_and_partitions(topic: Topic) -> None:
         TopicScan(topic.settings, "missing-topic", parse_filter(now_ms=NOW_MS))
 
 
+@pytest.mark.slow
 def test_offsets_are_read_after_a_broker_has_come_back(private_kafka: Callable[..., EmbeddedKafka]) -> None:
     """An admin client repeats former leaders and their epochs, which a broker that has come back refuses."""
     kafka = private_kafka(port=free_port())
