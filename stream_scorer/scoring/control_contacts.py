@@ -49,10 +49,14 @@ class ControlContacts:
         return now + self._limit.wait_s(now) if self._scored else math.inf
 
     def take(self, key: BatchKey, now: float) -> Request | None:
-        """Return a request with the next control, for the model version of ``key``; None: there is none now."""
+        """Return a request with the next control, for the model version of ``key``; None: there is none now.
+
+        The contact scored last comes first. An older one may have been scored before the failures began, and fail now
+        like the contact in question, because it is stored in the same place.
+        """
         if not self._scored or self._limit.wait_s(now) > 0:
             return None
         self._limit.acquire(now)
-        contact = self._scored[0]
-        self._scored.rotate(-1)
+        contact = self._scored[-1]
+        self._scored.rotate(1)
         return control_request(key, contact, self._new_id())

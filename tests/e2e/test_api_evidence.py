@@ -148,8 +148,7 @@ def test_a_shard_that_is_away_for_a_while_is_billed_twice_and_then_once_a_round(
     stage.simulator.add_fault(min_contacts=1, times=None, results=[{"do": "omit", "of": {"share": 0.6}}])
     stage.produce(contacts(4_000, stage.partitions))
     stage.wait_done(needs=worker, may_wait=True)
-    # The last unanswered ones are sent again when no other request succeeds any more: such a request is retried once.
-    assert stage.simulator.stats().contacts_scored - 500 <= 4_000 + 2 * 2_400 + MAX_CONTROLS
+    assert stage.simulator.stats().contacts_scored - 500 <= 4_000 + 2_400 + MAX_CONTROLS
     stage.simulator.clear_faults()
     stage.wait_done(needs=worker)
     assert worker.stop() == 0

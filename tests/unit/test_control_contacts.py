@@ -1,4 +1,4 @@
-"""Control contacts: the last ones scored, in turn, at most 20 a minute."""
+"""Control contacts: the last ones scored, the latest first, at most 20 a minute."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ def test_the_contacts_scored_last_take_turns() -> None:
     controls = ControlContacts(ids())
     for number in range(20):
         controls.record_scored(contact(f"c{number}"))
-    assert [taken(controls, 0.0) for _ in range(9)] == [f"c{number}" for number in (*range(12, 20), 12)]
+    assert [taken(controls, 0.0) for _ in range(9)] == [f"c{number}" for number in (*range(19, 11, -1), 19)]
+
+
+def test_a_contact_that_was_just_scored_comes_before_older_ones() -> None:
+    controls = ControlContacts(ids())
+    for number in range(8):
+        controls.record_scored(contact(f"c{number}"))
+    assert taken(controls, 0.0) == "c7"
+    controls.record_scored(contact("c8"))
+    assert [taken(controls, 0.0) for _ in range(2)] == ["c8", "c6"]
 
 
 def test_it_is_sent_for_the_version_in_question() -> None:
