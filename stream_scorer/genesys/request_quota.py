@@ -177,7 +177,7 @@ class Quota:
         waits = {WaitReason.RETRY_AFTER: self._blocked_until}
         server = self._server_remaining(now)
         if server is not None and server <= 0:
-            waits[WaitReason.SERVER_QUOTA] = self._window_ends
+            waits[WaitReason.SERVER_QUOTA] = self._server_wait_ends(now)
         if self._own_remaining(now) <= 0:
             waits[WaitReason.OWN_QUOTA] = now + self._own.wait_s(now)
         return waits
@@ -198,6 +198,12 @@ class Quota:
             return self._allowed - self._counted - len(self._unanswered)
         # Never zero in a new window: without a request, no answer could ever raise the allowed number again.
         return max(1, self._allowed) - sum(1 for sent_at in self._unanswered if sent_at >= self._window_ends)
+
+    def _server_wait_ends(self, now: float) -> float:
+        if now < self._window_ends:
+            return self._window_ends
+        # All requests of a new window are in flight: its end is unknown until a response, or until one is forgotten.
+        return min(sent_at for sent_at in self._unanswered if sent_at >= self._window_ends) + WINDOW_S + _GUARD_S
 
     def _forget(self, now: float) -> None:
         while self._unanswered and now - self._unanswered[0] >= WINDOW_S + _GUARD_S:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from stream_scorer.http_client.client import HttpAnswer
     from stream_scorer.library.payload import ScoringPayload
 
-_RESPONSE_WAIT_S: Final = 0.05
+# How often a wait for the quota is looked at again: responses of other threads may shorten it.
+_QUOTA_RECHECK_S: Final = 0.5
 _log = logging.getLogger("stream_scorer")
 
 
@@ -280,7 +281,7 @@ class ScoreClient:
         """Count a request, which must be sent now, if the quota allows it.
 
         Returns:
-            0.0: it is counted; otherwise the seconds to wait before another call, fewer if a response arrives.
+            0.0: it is counted; otherwise the seconds to wait before another call, fewer if a response arrives before.
 
         Raises:
             ClientClosed: the client was closed.
@@ -288,11 +289,10 @@ class ScoreClient:
         self.auth.check_open()
         now = time.monotonic()
         with self._quota_lock:
-            if self._quota.remaining(now) > 0:
+            wait_s = self._quota.wait_s(now)
+            if wait_s <= 0.0:
                 self._quota.sent(now)
-                return 0.0
-            # In a new window, of which no response has been read, the wait is 0.0 although all its requests are sent.
-            return max(self._quota.wait_s(now), _RESPONSE_WAIT_S)
+            return min(wait_s, _QUOTA_RECHECK_S)
 
     def send(self, body: bytes, model_id: str, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
         """Send a body whose request is counted; otherwise as `ask`."""

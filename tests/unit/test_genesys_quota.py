@@ -106,6 +106,31 @@ def test_requests_under_way_count_until_their_answers_come() -> None:
     assert quota.wait_s(0.4) == 0.0
 
 
+def test_a_new_window_without_a_response_has_no_more_requests_than_the_last_one() -> None:
+    quota = Quota(300)
+    quota.sent(0.0)
+    quota.update(RateLimitHeaders(count=2, allowed=2, reset_s=9), 0.0)
+    assert quota.wait_s(5.0) == pytest.approx(5.0)  # until 10.0
+    for at in (10.0, 11.0):
+        assert quota.wait_s(at) == 0.0
+        quota.sent(at)
+    assert quota.remaining(12.0) == 0
+    assert quota.reason(12.0) is WaitReason.SERVER_QUOTA
+    assert quota.wait_s(12.0) == pytest.approx(10.0 + 60.5 - 12.0)  # when the first counts no more
+    quota.update(RateLimitHeaders(count=1, allowed=2, reset_s=40), 12.5)
+    assert quota.wait_s(12.5) == pytest.approx(41.0)
+    quota.update(RateLimitHeaders(count=2, allowed=4, reset_s=40), 12.5)
+    assert quota.wait_s(12.5) == 0.0
+
+
+def test_a_window_smaller_than_the_slots_earns_no_429() -> None:
+    server = Server(5, math.floor, 1000.0)
+    taken = backlog(Quota(300), server, latency_s=1.3, slots=8, for_s=300.0)
+    assert len(server.refused) <= 3  # the first requests were sent before the limit was known
+    assert all(at < 1060.0 for at in server.refused)
+    assert len([at for at in taken if at >= 1060.0]) >= 4 * 5 - 1
+
+
 def test_lost_answers_are_forgotten_after_a_window() -> None:
     quota = Quota(300)
     quota.sent(0.0)
