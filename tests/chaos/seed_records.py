@@ -329,13 +329,14 @@ def decide_without_a_record(books: ExpectedState) -> None:
 def accept(books: ExpectedState, *, times: int = 1, points: float = 0.9) -> None:
     """The first score stands in review, and is accepted."""
     kept = books.rows["scores"].pop(0)
-    value = SCORE.encode({**score("C0"), "review_reasons": ["wide_interval"]})
+    scored = SCORE.decode(kept.value)
+    value = SCORE.encode({**scored, "review_reasons": ["wide_interval"]})
     books.rows["review"].append(kept._replace(topic="review", value=value))
     rewrite_outcome(books, 0, "REVIEW")
     for number in range(times):
         headers = (*kept.headers, (f"{PREFIX}decision", f"d-{number}".encode()), (f"{PREFIX}decided-at", b"1"))
         books.rows["scores"].append(
-            kept._replace(offset=90 + number, value=SCORE.encode(score("C0", points)), headers=headers)
+            kept._replace(offset=90 + number, value=SCORE.encode({**scored, "score": points}), headers=headers)
         )
         decide(books, "ACCEPTED", f"review/0/{number}", f"scores/0/{90 + number}", number)
 

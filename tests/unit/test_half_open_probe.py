@@ -96,7 +96,7 @@ class Harness:
 
 def test_a_control_and_a_waiting_contact_take_turns_and_deferred_contacts_come_last() -> None:
     harness = Harness("a", "b", deferred="d", scored="xy")
-    assert harness.probes(6) == ["[x]", "a", "[y]", "b", "[x]", "d"]
+    assert harness.probes(6) == ["[y]", "a", "[x]", "b", "[y]", "d"]
 
 
 def test_without_a_score_each_probe_is_another_contact() -> None:
