@@ -21,9 +21,10 @@ from stream_scorer.core.text import is_text, quoted
 from stream_scorer.desk.decision_log import DecisionLog
 from stream_scorer.desk.job import Job, JobContext, begin_job
 from stream_scorer.desk.topic_scan import TopicScan
+from stream_scorer.desk.uncommitted_records import uncommitted_ranges
 from stream_scorer.errors import UsageError
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.consumer.log_reader import LogReader
 from stream_scorer.kafka.producer.decision_writer import DecisionWriter
 from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
@@ -207,16 +208,12 @@ class RecordDesk(ABC, Generic[Options, Found]):
         """Return how many records above a group's commits are counted, for each existing topic that has some.
 
         Raises:
-            BrokerError: its commits cannot be read within a few seconds; without the right to, brokers do not answer.
+            BrokerError: as `uncommitted_ranges`.
         """
         group_log = LogReader(self._settings, group_id, timeout_s=_COMMITS_S)
         counts: dict[str, int] = {}
         for name, partitions in check_topics(self._settings, existing_topics(self._settings, topics)).items():
-            commits = group_log.commits(name, partitions)
-            extents = {}
-            for number, one in self._log.stable_ranges(name, partitions).items():
-                begin = max(one.begin, commits[number].offset) if number in commits else one.begin
-                extents[number] = OffsetRange(min(begin, one.end), one.end)
+            extents = uncommitted_ranges(group_log, name, partitions)
             if count := sum(is_counted(one) for batch in self._log.read(name, extents) for one in batch):
                 counts[name] = count
         return counts
