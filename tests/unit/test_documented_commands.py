@@ -14,7 +14,7 @@ from stream_scorer.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^ *```(?:sh|console|)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^ *(?:\$ )?(?:\w+=\S+ )*(?:sudo )?stream-scorer (.+)$", re.MULTILINE)
 # What ends a command in a shell.
 ENDS = {"|", "&", "&&", "||", ";", ">", ">>", "2>"}
@@ -23,7 +23,9 @@ ENDS = {"|", "&", "&&", "||", ";", ">", ">>", "2>"}
 def command_lines(page: Path) -> list[list[str]]:
     """The words of each command line after `stream-scorer`."""
     lines = []
-    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language not in {"", "sh", "console"}:
+            continue
         for line in COMMAND.findall(block.replace("\\\n", " ")):
             words = shlex.split(line, comments=True)
             end = next((number for number, word in enumerate(words) if word in ENDS), len(words))
