@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
 EXAMPLES = REPOSITORY / "examples"
 SIMULATOR = "http://127.0.0.1:8090"
 
@@ -47,16 +50,26 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_internal_links_resolve(page: Path) -> None:
+def internal_links(page: Path) -> list[str]:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_internal_links_resolve(page: Path) -> None:
+    links = internal_links(page)
     assert links or page.name == "CHANGELOG.md"
     for link in links:
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_links_every_page() -> None:
+    index = DOCS / "README.md"
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in internal_links(index)}
+    assert set(PAGES) - linked == {index}
 
 
 def test_files_that_the_code_and_the_pages_name_exist() -> None:
