@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_walk import same_form
 
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.types import Reason, ReviewReason
@@ -194,6 +195,14 @@ def test_every_reason_is_in_the_contract_in_its_order() -> None:
 
 
 # --- code
+
+
+def test_the_screen_of_the_readme_is_from_the_tutorial() -> None:
+    """A test runs the tutorial; the README has some of its lines, in the same order."""
+    [screen] = re.findall(r"```console\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```console\n(.*?)```", (DOCS / "tutorial.md").read_text(), re.DOTALL)
+    printed = iter(same_form("".join(blocks)))
+    assert [line for line in same_form(screen) if line not in printed] == []
 
 
 def test_the_ten_lines_of_the_readme_run(
