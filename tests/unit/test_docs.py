@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_walk import same_form
 
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.types import Reason, ReviewReason
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
 EXAMPLES = REPOSITORY / "examples"
 SIMULATOR = "http://127.0.0.1:8090"
 
@@ -47,16 +51,26 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_internal_links_resolve(page: Path) -> None:
+def internal_links(page: Path) -> list[str]:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_internal_links_resolve(page: Path) -> None:
+    links = internal_links(page)
     assert links or page.name == "CHANGELOG.md"
     for link in links:
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_links_every_page() -> None:
+    index = DOCS / "README.md"
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in internal_links(index)}
+    assert set(PAGES) - linked == {index}
 
 
 def test_files_that_the_code_and_the_pages_name_exist() -> None:
@@ -181,6 +195,14 @@ def test_every_reason_is_in_the_contract_in_its_order() -> None:
 
 
 # --- code
+
+
+def test_the_screen_of_the_readme_is_from_the_tutorial() -> None:
+    """A test runs the tutorial; the README has some of its lines, in the same order."""
+    [screen] = re.findall(r"```console\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```console\n(.*?)```", (DOCS / "tutorial.md").read_text(), re.DOTALL)
+    printed = iter(same_form("".join(blocks)))
+    assert [line for line in same_form(screen) if line not in printed] == []
 
 
 def test_the_ten_lines_of_the_readme_run(
