@@ -80,7 +80,7 @@ def test_what_is_not_told_is_found() -> None:
 
 
 def reasons_told(metrics: ServiceMetrics, family_name: str) -> dict[str, float]:
-    exposition = metrics.exposition().decode()
+    exposition = metrics.exposition()[1].decode()
     assert told_twice(exposition) == []
     [family] = [one for one in text_string_to_metric_families(exposition) if one.name == family_name]
     return {sample.labels["reason"]: sample.value for sample in family.samples}
@@ -121,7 +121,7 @@ def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_
         )
     found: dict[str, dict[str, set[str]]] = {}
     for metrics in (run, callbacks):
-        for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for family in text_string_to_metric_families(metrics.exposition()[1].decode()):
             for sample in family.samples:
                 if sample.name in FROM_THE_FIRST_EVENT:
                     for label, value in sample.labels.items():
