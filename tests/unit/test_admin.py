@@ -133,13 +133,13 @@ def test_a_peer_that_opens_connections_takes_no_more_threads_than_the_limit_and_
     own = scraper.sock
     try:
         for _ in range(4):
-            # One less than beside the scraper's, since the last probe's may not have ended yet.
-            for _ in range(MAX_CONNECTIONS - 2):
-                peers.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            # Two less than beside the scraper's: the last probe's may not have ended yet.
+            peers += [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(MAX_CONNECTIONS - 3)]
+            # Connections are accepted in order, so the peers' are open when this one is answered.
+            assert ask(port, "/readyz")[0] == 200
             # Its request is newer than all these connections, so it keeps its own.
             scraper.request("GET", "/livez")
             assert scraper.getresponse().read() == b"ok\n"
-            assert ask(port, "/readyz")[0] == 200
             await_connection_threads(lambda number: number <= MAX_CONNECTIONS)
         assert scraper.sock is own
         # The oldest ones were closed, the newest one was not.
