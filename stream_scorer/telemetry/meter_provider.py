@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from stream_scorer.runtime.metric_definitions import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
@@ -43,6 +43,8 @@ class ServiceMetrics:
     def __init__(self, service: Service, *, instance: str | None = None, constants: Attributes = NO_ATTRIBUTES) -> None:
         # Its own, so that two services in one process do not mix.
         self._registry = CollectorRegistry()
+        # Memory, processor time, start and open files of this process; Linux only.
+        ProcessCollector(registry=self._registry)
         readers = [PrometheusMetricReader(registry=self._registry), *otlp_readers()]
         self._meters = Meters(*_NAMES[service], readers, instance)
         self._constants = constants

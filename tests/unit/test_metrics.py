@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def labels(family: Any) -> set[str]:
 @pytest.mark.parametrize("accept", ["*/*, application/OpenMetrics-Text; version=none", "application/openmetrics-text"])
 def test_openmetrics_has_the_same_series_for_clients_that_accept_it(service: Service, accept: str) -> None:
     def samples(families: Iterable[Any]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+        found = (one for family in families for one in family.samples if not one.name.startswith("process_"))
+        return {(one.name, frozenset(one.labels.items())): one.value for one in found}
 
     metrics = ServiceMetrics(service)
     record_all(metrics, service)
@@ -77,6 +79,17 @@ def test_openmetrics_has_the_same_series_for_clients_that_accept_it(service: Ser
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_the_metrics_of_the_process_are_those_of_the_page() -> None:
+    metrics = ServiceMetrics("run")
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition()[1].decode())}
+    metrics.close()
+    found = {sample.name for name, of in families.items() if name.startswith("process_") for sample in of.samples}
+    assert found == set(re.findall(r"`(process_\w+)`", PAGE.read_text()))
+    [memory] = families["process_resident_memory_bytes"].samples
+    assert (memory.labels, memory.value > 2**20) == ({}, True)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_page_is_what_comes_out(service: Service) -> None:
     metrics = ServiceMetrics(service)
@@ -84,7 +97,7 @@ def test_the_page_is_what_comes_out(service: Service) -> None:
     families = {
         family.name + ("_total" if family.type == "counter" else ""): (family.type, labels(family))
         for family in text_string_to_metric_families(metrics.exposition()[1].decode())
-        if not family.name.startswith("target")
+        if not family.name.startswith(("target", "process_"))
     }
     metrics.close()
     table = list(listed(service))
