@@ -79,10 +79,10 @@ def play(desk: DeskHarness, section: str, settle: Callable[[str], None]) -> str:
 
 
 def check(section: str, played: str) -> None:
-    """Compares, or with RECORD=1 writes the page."""
+    """Compares, or with RECORD=1 writes the page and skips the test: a recording checks nothing."""
     if os.environ.get("RECORD"):
         PAGE.write_text(PAGE.read_text(encoding="utf-8").replace(section, played), encoding="utf-8")
-        return
+        pytest.skip("recorded, not checked")
     assert "$ stream-scorer" in section
     assert same_form(played) == same_form(section)
 
