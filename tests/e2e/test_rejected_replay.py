@@ -367,7 +367,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("replay", "nobody", "--yes"), "no record of"),
+        (("replay", "absent", "--yes"), "no record of"),
         (("replay", "C-0"), "nothing was changed: repeat the command with --yes"),
         (("replay", "--reason", "bad", "--yes"), "--reason 'bad': use undecodable"),
         (("replay", "--where", "features['age'] >", "--yes"), "--where is no expression (at its end)"),
@@ -382,7 +382,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
         (("discard", "C-0", "--note", "x", "--operator", "\udcff", "--yes"), "--operator '\\udcff': it is not valid"),
         (("replay", "--place", "x", "--yes"), "--place 'x': must be TOPIC/PARTITION/OFFSET"),
         (("replay", "--job", "1", "--yes"), "--job '1': use a letter"),
-        (("explain", "nobody"), "no record of"),
+        (("explain", "absent"), "no record of"),
         (("explain",), "name a contact, or select records"),
         (("discard", "C-0", "--yes"), "Missing option '--note'"),
     ],

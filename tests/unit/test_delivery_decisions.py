@@ -253,7 +253,7 @@ def test_a_body_fits_the_target_it_was_made_for(
         assert "other columns" in (misfit(Settings(callbacks=callbacks), one) or "")
 
 
-# --- the deliverer keeps what tells the deliveries apart
+# --- the deliverer keeps the decision of a redelivery
 
 ENCODER = CallbackEncoder(
     CallbackTopics("callbacks", RETRY_TOPICS, "rejected", "receipts", MAX_BYTES), CALLBACKS, RECEIPTS
