@@ -56,7 +56,7 @@ def play(section: str, run: Callable[[str], str], act: Callable[[str], None] | N
 
 
 def check(page: Path, section: str, played: str, more: dict[str, str] | None = None) -> None:
-    """Compares a section of the page with what was played; RECORD=1 writes it and skips the test, which checks nothing."""
+    """Compares a section of the page with what was played; with RECORD=1 writes it, and skips the test."""
     if os.environ.get("RECORD"):
         page.write_text(page.read_text(encoding="utf-8").replace(section, played), encoding="utf-8")
         pytest.skip("recorded, not checked")
