@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # What `make demo` needs, and what all else needs besides.
 LOCAL := $(VENV)/.local
 STAMP := $(VENV)/.complete
+DOCS_STAMP := $(VENV)/.docs
 
 # PYTHON=… chooses the interpreter; a .venv of another one is made again.
 IDENTITY := import sys; print(sys.version, sys.base_prefix)
@@ -27,7 +28,7 @@ WORKERS ?= 4
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table reference audit lock clean dist
+.PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table reference docs audit lock clean dist
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
@@ -79,6 +80,14 @@ api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-be
 reference: $(STAMP) ## Write the tables of the reference pages in docs/ from the code
 	$(BIN)/python tests/tools/reference_pages.py
 
+docs: $(DOCS_STAMP) ## The pages as a site, in build/site; it needs no network and no server to be read
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs/site . build/site
+	@echo "build/site/index.html"
+
+$(DOCS_STAMP): requirements/docs.txt $(STAMP)
+	@$(PIP) install --quiet --require-hashes --requirement requirements/docs.txt
+	@touch $(DOCS_STAMP)
+
 audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; offline: ADVISORIES=a checkout of an OSV database
 	@$(BANDIT)
 	@$(if $(ADVISORIES),$(BIN)/python tests/tools/offline_audit.py $(ADVISORIES),$(BIN)/pip-audit) --strict --disable-pip --require-hashes --progress-spinner off $(AUDIT_ARGS) --requirement requirements/run.txt || { \
@@ -88,6 +97,7 @@ lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and the
 	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra local --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
+	$(COMPILE) --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt pyproject.toml
 	echo 'hatchling' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
 dist: $(STAMP) ## Source distribution, wheel, and the list of what the wheel needs (SBOM, CycloneDX), in dist/

@@ -21,6 +21,7 @@ from log_calls import LEVELS, LogCall, log_calls
 from stream_scorer.cli import app
 from stream_scorer.kafka.admin import acls
 from stream_scorer.runtime.metric_definitions import INSTRUMENTS, LOOP, Counter, Instrument
+from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import Settings
 from stream_scorer.settings.descriptions import field_texts, section_class, toml_value, type_text
 from stream_scorer.settings.key_catalog import IN_FILES, SECTIONS, STRUCTURED
@@ -262,12 +263,69 @@ def log_events() -> str:
     )
 
 
+# --- schemas
+
+
+def schemas() -> str:
+    """Each record with its fields, and the records inside it after it."""
+    parts = []
+    for file in SchemaFile:
+        parts.append(f"## {file.value}.avsc")
+        parts += [part for record in records_of(load_schema(file)) for part in record_parts(record)]
+    return "\n\n".join(parts)
+
+
+def records_of(schema: Any) -> Iterator[dict[str, Any]]:
+    """The record and all records in its fields."""
+    if isinstance(schema, list):
+        for branch in schema:
+            yield from records_of(branch)
+    elif isinstance(schema, Mapping):
+        if schema["type"] == "record":
+            yield dict(schema)
+            for field in schema["fields"]:
+                yield from records_of(field["type"])
+        for inner in ("items", "values"):
+            yield from records_of(schema.get(inner))
+
+
+def record_parts(record: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            code(field["name"]),
+            avro_text(field["type"]),
+            code(json.dumps(field["default"])) if "default" in field else "",
+            prose(field["doc"]),
+        )
+        for field in record["fields"]
+    ]
+    return [f"**`{record['name']}`**: {prose(record['doc'])}", table(("field", "type", "default", "meaning"), rows)]
+
+
+def avro_text(schema: Any) -> str:
+    """A type in words."""
+    if isinstance(schema, str):
+        return schema
+    if isinstance(schema, list):
+        return " or ".join(avro_text(branch) for branch in schema)
+    if "logicalType" in schema:
+        return f"{schema['type']} ({schema['logicalType']})"
+    words: dict[str, Callable[[], str]] = {
+        "record": lambda: code(schema["name"]),
+        "enum": lambda: "one of " + ", ".join(map(code, schema["symbols"])),
+        "array": lambda: f"array of {avro_text(schema['items'])}",
+        "map": lambda: f"map of {avro_text(schema['values'])}",
+    }
+    return words[schema["type"]]()
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics": metrics,
     "settings": settings,
     "rights": rights,
     "commands": commands,
     "log-events": log_events,
+    "schemas": schemas,
 }
 # --- alerts
 
@@ -291,7 +349,8 @@ def prometheus_rule() -> str:
     return "\n".join((*head, indent(groups, "  ")))
 
 
-PAGES: Final = (DOCS / "metrics.md", DOCS / "settings.md", DOCS / "security.md", DOCS / "commands.md", _LOG_PAGE)
+_NAMES: Final = ("metrics", "settings", "security", "commands", "schemas")
+PAGES: Final = (*(DOCS / f"{name}.md" for name in _NAMES), _LOG_PAGE)
 
 
 def current(page: Path) -> str:
