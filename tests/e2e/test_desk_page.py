@@ -96,7 +96,10 @@ class Walk:
         done = self._desk.call(*arguments, environment={**self._environment, **changes})
         problems = [text for text in done.stderr.splitlines(keepends=True) if text.startswith("stream-scorer: ")]
         assert done.returncode == bool(problems), f"{line}\n{done.stderr}"
-        messages = [text for text in done.stderr.splitlines(keepends=True) if text not in problems]
+        # Those of the desk are about topics that this stage does not have.
+        messages = [
+            text for text in done.stderr.splitlines(keepends=True) if text not in problems and "config" in words
+        ]
         text = "".join((*messages, *filtered(done.stdout.splitlines(keepends=True), piped), *problems))
         for name, shown in sorted(self._printed.items(), key=lambda one: -len(one[0])):
             text = text.replace(name, shown)
