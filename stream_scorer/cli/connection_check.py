@@ -150,7 +150,7 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
     steps.step(
         "topics",
         lambda: _topics(settings),
-        "Run `stream-scorer topics create`, or correct topics.* in the settings.",
+        "If they exist, this user has no right on them: docs/security.md has the command that grants it.",
         needs=["Kafka"],
     )
     steps.step(
@@ -172,7 +172,7 @@ def _topics(settings: Settings) -> Iterator[str]:
     found = check_topics(settings, settings.scoring_topics)
     yield f"all {len(found)} of the scoring worker exist"
     for name, partitions in found.items():
-        yield f"topic {name}: {partitions} partitions"
+        yield f"topic {name}: 1 partition" if partitions == 1 else f"topic {name}: {partitions} partitions"
     if not existing_topics(settings, [settings.topics.decisions]):
         yield (
             f"topic {settings.topics.decisions}: missing; no worker needs it, but `rejected replay` and the like:"
@@ -183,7 +183,10 @@ def _topics(settings: Settings) -> Iterator[str]:
 def _rights(settings: Settings) -> Iterator[str]:
     if (denied := denied_message(settings, scoring_rights(settings))) is not None:
         raise CheckFailed(denied)
-    yield "the brokers report no missing right on topics; those on group and transactional id show when a worker starts"
+    yield (
+        "the brokers report no missing right on the topics that exist; those on group and transactional id show when a"
+        " worker starts"
+    )
 
 
 def _retention(settings: Settings) -> Iterator[str]:

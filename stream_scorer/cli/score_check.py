@@ -66,6 +66,11 @@ def check_score(settings: Settings, file: Path, *, yes: bool) -> None:
     if answer.further_fields:
         typer.echo(f"{marks.skipped} fields that are not read: {', '.join(answer.further_fields)}")
     if broken := sum(one.holds is False for one in answer.assumptions):
+        if not any(one.holds for one in answer.assumptions):
+            raise CheckFailed(
+                "the first assumption does not hold, so there is no answer to compare: correct what its line names, and"
+                " repeat it after `stream-scorer config check --connect`"
+            )
         few = "1 assumption does not hold" if broken == 1 else f"{broken} assumptions do not hold"
         raise CheckFailed(
             f"{few}: do not start a worker before the adapter is corrected (stream_scorer/genesys/wire.py)"

@@ -279,7 +279,7 @@ def _display(*, as_json: bool) -> Iterator[_Show]:
 
         yield write
         return
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
 
         def draw(state: State | str) -> None:
             shown = Text(state, style="red") if isinstance(state, str) else Group(*renderables(state))

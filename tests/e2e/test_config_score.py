@@ -108,7 +108,9 @@ def test_what_does_not_hold_is_shown(
     assert failed
     for part in parts:
         assert any(part in line for line in failed), done.stdout
-    assert "not hold" in done.stderr.splitlines()[-1]
+    # A refused request says nothing about the form of an answer, so the adapter is not at fault.
+    words = "no answer to compare" if "status" in parts[0] else "before the adapter is corrected"
+    assert words in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from scoring_harness import FEATURES, PATIENCE_S, SCORE, event
 from support_secured import Ground
 from test_review_desk import score
@@ -79,3 +80,28 @@ def test_a_list_without_a_right_on_the_group_leaves_out_the_deferred_contacts(gr
     assert json.loads(seen.out)["records"] == 2
     assert "deferred contacts are not counted" in seen.line
     assert f"Describe on group {ground.group_id}" in seen.line
+
+
+@pytest.mark.parametrize("denied", ["", "-callbacks", "-callbacks-delivery"])
+def test_reconcile_names_a_missing_right_on_a_group_immediately(ground: Ground, denied: str) -> None:
+    """The brokers deny it only when the commits are read, and the client took it for a coordinator that is away."""
+    root = ground.settings(ground.as_root())
+    group = f"{ground.group_id}{denied}"
+    commit(ground, f"{ground.group_id}-callbacks", root.topics.scores)
+    if denied:
+        commit(ground, ground.group_id, root.topics.features)
+    rights = {*acls.reconciling_rights(root), *acls.reconciling_callbacks_rights(root)}
+    user = f"judge-{ground.name}"
+    ground.scram(user)
+    ground.grant({f"User:{user}": [one for one in rights if one.name != group]})
+    started = time.monotonic()
+    ended = ground.command(ground.as_scram(user), "reconcile")
+    assert ended.code == 1, ended
+    assert f"denies User:{user}: Describe on group {group};" in ended.line
+    assert time.monotonic() - started < 20.0
+
+
+def commit(ground: Ground, group_id: str, topic: str) -> None:
+    """Commit the first offset of a partition, as a worker that has done nothing yet."""
+    with Consumer({"bootstrap.servers": ground.secured.open_servers, "group.id": group_id}) as consumer:
+        consumer.commit(offsets=[TopicPartition(topic, 0, 0, "start=0")], asynchronous=False)

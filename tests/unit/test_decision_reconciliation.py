@@ -103,6 +103,7 @@ def test_each_fault_is_found(records: list[PublishedRecord], decisions: list[Dec
 def test_what_is_deleted_or_on_a_former_topic_is_no_finding() -> None:
     assert found([], [decision(result="gone/0/1")]) == []
     assert found([], [decision()], written_ms=99) == []
+    assert found([], [decision(), decision()], written_ms=99) == [FindingKind.DECIDED_TWICE]
     assert found([], [decision("elsewhere/0/1")]) == []
 
 

@@ -122,16 +122,13 @@ class DecisionReconciliation:
         if not self._is_checked(decision):
             return
         self._by_id[decision.decision_id] = decision
-        result = None if decision.result_place is None else parse_source(decision.result_place)
-        if result is not None and written_ms < self._since_ms.get(Partition(result.topic, result.partition), 0):
-            return  # what it published stood on a former topic of the same name
         place = _shown(decision.place)
         decided = decision.place, decision.topic_id
         is_first = decided not in self._decided
         if not is_first:
             self._found.append(Finding(FindingKind.DECIDED_TWICE, place, "has one more decision", str(where)))
         self._decided.add(decided)
-        if decision.action == Action.DISCARDED:
+        if decision.action == Action.DISCARDED or self._is_of_former_topic(decision, written_ms):
             return
         if decision.result_place is None:
             if is_first:
@@ -149,6 +146,11 @@ class DecisionReconciliation:
             return False
         decided = parse_source(decision.place)
         return decision.action in _NAMED_BY_ID or (decided is not None and decided.topic in self._topics.decided)
+
+    def _is_of_former_topic(self, decision: Decision, written_ms: int) -> bool:
+        """Return whether a decision published to a former topic of the same name."""
+        result = None if decision.result_place is None else parse_source(decision.result_place)
+        return result is not None and written_ms < self._since_ms.get(Partition(result.topic, result.partition), 0)
 
     # --- result
 
