@@ -3,14 +3,19 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make demo` needs, and what all else needs besides.
+LOCAL := $(VENV)/.local
 STAMP := $(VENV)/.complete
 DOCS_STAMP := $(VENV)/.docs
 
-# The first of these that runs and is new enough (a name alone proves nothing: it may be a shim). PYTHON=… chooses.
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
-	"$$python" -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && { echo "$$python"; break; }; done)
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# PYTHON=… chooses the interpreter; a .venv of another one is made again.
+IDENTITY := import sys; print(sys.version, sys.base_prefix)
+ifdef PYTHON
+ifneq ($(shell "$(PYTHON)" -c "$(IDENTITY)" 2>&1),$(shell $(BIN)/python -c "$(IDENTITY)" 2>&1))
+$(shell rm -f $(LOCAL))
+endif
+endif
+export PYTHON
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
@@ -29,16 +34,14 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
 		printf '%-14s %s\n' "$$name" "$$text"; done
 
-setup: $(STAMP) ## Make .venv with everything in it (all targets below do this first)
+setup: $(STAMP) ## Make .venv with everything in it (all targets below do this first; demo needs a fifth of it)
 
-$(STAMP): requirements/dev.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; PYTHON=/path/to/python names one" >&2; exit 1; }
-	@"$(PYTHON)" -c "$(NEW_ENOUGH)" 2>/dev/null || { echo "make: $(PYTHON) is no Python 3.11 or newer" >&2; exit 1; }
-	@"$(PYTHON)" -c "import ensurepip, venv" 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	@echo "setting up $(VENV) with $$("$(PYTHON)" --version) (once)"
-	@test -x $(BIN)/pip || "$(PYTHON)" -m venv --clear $(VENV)
-	@$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+$(LOCAL): requirements/local.txt requirements/build.txt requirements/install.sh pyproject.toml
+	@requirements/install.sh --with-project local.txt build.txt
+	@touch $(LOCAL)
+
+$(STAMP): $(LOCAL) requirements/dev.txt
+	@requirements/install.sh dev.txt
 	@touch $(STAMP)
 
 lint: $(STAMP) ## Style (ruff), types (mypy --strict), unsafe calls (bandit)
@@ -54,7 +57,7 @@ format: $(STAMP) ## Put every file into the form that lint asks for
 test: $(STAMP) ## All tests but the slow ones, on a real Kafka (fetched once: 45 MB)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
-demo: $(STAMP) ## Kafka, API, worker and 20,000 contacts on this machine; CONTACTS=… for more or fewer
+demo: $(LOCAL) ## Kafka, API, worker and 20,000 contacts on this machine; CONTACTS=… for more or fewer
 	@$(BIN)/stream-scorer demo $(if $(CONTACTS),--contacts $(CONTACTS)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 bench: $(STAMP) ## How fast the worker is against a bare loop
@@ -81,8 +84,8 @@ docs: $(DOCS_STAMP) ## The pages as a site, in build/site; it needs no network a
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs/site . build/site
 	@echo "build/site/index.html"
 
-$(DOCS_STAMP): requirements/docs.txt $(STAMP)
-	@$(PIP) install --quiet --require-hashes --requirement requirements/docs.txt
+$(DOCS_STAMP): $(LOCAL) requirements/docs.txt
+	@requirements/install.sh docs.txt
 	@touch $(DOCS_STAMP)
 
 audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; offline: ADVISORIES=a checkout of an OSV database

@@ -37,6 +37,11 @@ def token(value: str = "token-1", **more: Any) -> bytes:
     return answer(200, {"access_token": value, "token_type": "bearer", "expires_in": 3600, **more})
 
 
+def hang_up(_: Request, conn: socket.socket) -> None:
+    """Ends the connection without a response. ``close`` alone leaves it open until the server's reader is closed."""
+    conn.shutdown(socket.SHUT_RDWR)
+
+
 def results(request: Request) -> bytes:
     items = [
         {"contactId": one["contactId"], "score": 0.5, "confidenceInterval": {"lower": 0.3, "upper": 0.7}}

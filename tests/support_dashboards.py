@@ -119,7 +119,7 @@ class Expression:
                 if label == ",":
                     continue
                 operator, value = self._next(), self._next().strip('"')
-                plain = operator in {"=", "=~"} and re.fullmatch(r"[\w|]+", value)
+                plain = operator in {"=", "=~"} and re.fullmatch(r"[\w|-]+", value)
                 selector.values[label] |= set(value.split("|")) if plain else set()
         return selector
 

@@ -63,7 +63,7 @@ class FastWorker:
     def metrics(self) -> dict[str, float]:
         """By name and its own labels, e.g. ``stream_scorer_circuit_breaker_open{reason="quota"}``."""
         found = {}
-        for line in self.service.metrics.exposition().decode().splitlines():
+        for line in self.service.metrics.exposition()[1].decode().splitlines():
             if not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 bare, _, labels = name.partition("{")

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, job_choices, run_job
+from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, RequiredNoteOption, job_choices, print_waiting, run_job
 from stream_scorer.cli.examples import with_examples
-from stream_scorer.cli.options import (
-    ConfigOption,
-    EventOption,
-    FormatOption,
-    LimitOption,
-    OutOption,
-    PartitionOption,
-    PlaceOption,
-    SinceOption,
-    UntilOption,
-)
+from stream_scorer.cli.explanation_text import text_line, write_explanations
+from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, record_options
 from stream_scorer.cli.output_formats import OutputFormat, row_output
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
@@ -38,8 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, explain and repeat the callbacks that were not delivered.", no_args_is_help=True)
 
-_WIDTH: Final = 12
-
 CallbacksArgument: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Callback id, or the id of one of its contacts.")
 ]
@@ -52,30 +41,16 @@ WhereOption: TypeAlias = Annotated[
 ]
 
 
+@sharing(records=record_options)
 def selection(
     callbacks: CallbacksArgument = None,
     *,
+    records: dict[str, Any],
     reason: ReasonOption = None,
     where: WhereOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: LimitOption = None,
-    partition: PartitionOption = None,
-    place: PlaceOption = None,
-    event: EventOption = None,
 ) -> DeliveryOptions:
-    """Return the options that select rejected callbacks, checked."""
-    options = DeliveryOptions(
-        contacts=tuple(callbacks or ()),
-        reasons=tuple(reason or ()),
-        where=where,
-        since=since,
-        until=until,
-        limit=limit,
-        partition=partition,
-        places=tuple(place or ()),
-        events=tuple(event or ()),
-    )
+    """Return the options that select rejected callbacks, checked as far as they need no cluster."""
+    options = DeliveryOptions(**records, contacts=tuple(callbacks or ()), reasons=tuple(reason or ()), where=where)
     options.check()
     return options
 
@@ -100,12 +75,12 @@ def list_(
     Records of the topic that are no callbacks are counted, too: they can only be discarded. A line on standard error
     has the number of held callbacks, whose bodies do not fit the present target.
     """
-    desk = DeliveryDesk(load_settings(config))
+    settings = load_settings(config)
+    desk = DeliveryDesk(settings)
     with row_output(output, out, empty="no rejected callbacks") as rows:
         for row in desk.counts(options, by).rows():
             rows.write(row)
-    for topic, count in desk.held().items():
-        typer.echo(f"held: {count:,} callbacks wait in {topic} for the former target or columns", err=True)
+    print_waiting("held", "callbacks", desk.held, settings.delivery_group_id)
 
 
 @app.command()
@@ -128,25 +103,20 @@ def explain(
     Shows the last answer, the receipts since it was planned, whether the body fits the present target, and what to do.
     Text, unless --output or --out is given.
     """
-    settings = load_settings(config)
     if not options.given:
         raise UsageError("name a callback or a contact, or select records with an option such as --reason or --place")
     if body and output not in (OutputFormat.JSON, OutputFormat.JSONL):
         raise UsageError("--body needs -o json or -o jsonl: a body has personal data")
+    settings = load_settings(config)
     found = DeliveryDesk(settings).explanations(options)
-    count = 0
-    if output is None and out is None:
-        for one in found:
-            count += 1
-            typer.echo("\n".join(_lines(one.explanation)))
-    else:
-        with row_output(output, out) as rows:
-            for one in found:
-                count += 1
-                rows.write(_row(one, with_body=body))
-    if not count:
-        topic = settings.topics.callbacks_rejected
-        raise UsageError(f"no record of {topic} is selected: check the id and the options")
+    write_explanations(
+        found,
+        lines=lambda one: _lines(one.explanation),
+        row=partial(_row, with_body=body),
+        output=output,
+        out=out,
+        topic=settings.topics.callbacks_rejected,
+    )
 
 
 @app.command()
@@ -193,7 +163,7 @@ def discard(
     options: DeliveryOptions,
     choices: JobChoices,
     *,
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")],
+    note: RequiredNoteOption,
     config: ConfigOption = None,
 ) -> None:
     """Close rejected callbacks for good, with a reason: nothing is sent, and the records stay on their topic."""
@@ -214,25 +184,26 @@ def _lines(one: DeliveryExplanation) -> Iterator[str]:
     """Yield the lines of an explanation; control characters are escaped."""
     status = "" if one.status is None else f", HTTP {one.status}"
     yield printable(f"{one.place}  {one.state}, {one.reason}{status}")
-    yield _line("detail", one.detail)
+    yield text_line("detail", one.detail)
     if one.planned_at_ms is None:
-        yield _line("callback", "the record is no callback")
+        yield text_line("callback", "the record is no callback")
     else:
-        yield _line("callback", f"{one.callback_id}, campaign {one.campaign_id}, contacts: {one.contacts}")
+        yield text_line("callback", f"{one.callback_id}, campaign {one.campaign_id}, contacts: {one.contacts}")
         planned = iso_time(one.planned_at_ms)
-        yield _line("delivery", f"planned {planned} for {one.target}, {one.attempts} attempts, ended {one.rejected_at}")
+        yield text_line(
+            "delivery", f"planned {planned} for {one.target}, {one.attempts} attempts, ended {one.rejected_at}"
+        )
     for receipt in one.receipts:
         answer = "no answer" if receipt.status is None else f"HTTP {receipt.status}"
         why = f"decision {receipt.decision}" if receipt.decision else "as planned"
-        yield _line(
+        yield text_line(
             "receipt",
             f"{receipt.outcome}, contacts: {receipt.contacts}, {answer}, {iso_time(receipt.finished_at_ms)}, {why}",
         )
-    yield _line("today", one.today)
-    yield _line("remedy", one.remedy)
+    yield text_line("today", one.today)
+    yield text_line("remedy", one.remedy)
     if one.command:
-        yield _line("command", one.command)
-    yield ""
+        yield text_line("command", one.command)
 
 
 def _row(one: Explained, *, with_body: bool) -> dict[str, Any]:
@@ -250,7 +221,3 @@ def _receipt_row(receipt: ReceiptFact) -> dict[str, Any]:
     row = receipt._asdict()
     row["finished_at"] = iso_time(row.pop("finished_at_ms"))
     return row
-
-
-def _line(name: str, text: str) -> str:
-    return printable(f"  {name:<{_WIDTH}}{text}")

@@ -17,10 +17,10 @@ from rich.progress import Progress, TextColumn
 from stream_scorer.cli.interrupts import Interruption, interrupting
 from stream_scorer.cli.options import FormatOption, OutOption
 from stream_scorer.cli.output_formats import row_output
-from stream_scorer.errors import UsageError
+from stream_scorer.errors import BrokerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from stream_scorer.cli.output_formats import OutputFormat
@@ -40,6 +40,7 @@ OperatorOption: TypeAlias = Annotated[
     typer.Option("--operator", metavar="NAME", help="Who decides, for the audit; by default user@host."),
 ]
 NoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
+RequiredNoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
 RateOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -126,6 +127,25 @@ def run_job(run: RunJob, settings: Settings, action: str, choices: JobChoices) -
                 raise
         skipped = {str(reason): count for reason, count in report.skipped.items() if count > 0}
         rows.write({"job": name, "decided": report.decided, "skipped": skipped})
+
+
+def print_waiting(state: str, noun: str, count: Callable[[], Mapping[str, int]], group_id: str) -> None:
+    """Print on standard error how many records wait in each retry topic, which need no decision.
+
+    Args:
+        state: why they wait, such as ``deferred``.
+        noun: what they are, such as ``contacts``.
+        count: counts them by topic, or raises `BrokerError`.
+        group_id: the group to which they belong.
+    """
+    try:
+        waiting = count()
+    except BrokerError:
+        needed = f"that needs Describe on group {group_id} and an answer of Kafka"
+        typer.echo(f"{state} {noun} are not counted: {needed}", err=True)
+        return
+    for topic, records in waiting.items():
+        typer.echo(f"{state}: {records:,} {noun} wait in {topic}", err=True)
 
 
 def default_rate(settings: Settings) -> float:

@@ -1,56 +1,61 @@
-"""Explanation of a rejected contact as text and as a row."""
+"""Explanations of records: text for a person, rows for another program."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from stream_scorer.core.desk.explanation import OK
-from stream_scorer.core.desk.record_rows import iso_time
-from stream_scorer.errors import printable
+import typer
+
+from stream_scorer.cli.output_formats import row_output
+from stream_scorer.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from stream_scorer.core.desk.explanation import Explanation
+    from stream_scorer.cli.output_formats import OutputFormat
+
+Explained = TypeVar("Explained")
 
 _WIDTH: Final = 12
-_AUDITED: Final = ("batch_id", "model_id", "model_version", "api_status", "attempts", "correlation_id", "outcome")
 
 
-def explanation_lines(one: Explanation) -> Iterator[str]:
-    """Yield the lines of an explanation; control characters of the contact are escaped."""
-    status = "" if one.status is None else f", HTTP {one.status}"
-    yield printable(f"{one.place}  {one.state}, {one.reason}{status}")
-    yield _line("detail", one.detail)
-    if one.contact_id:
-        occurred = "" if one.occurred_at_ms is None else iso_time(one.occurred_at_ms)
-        yield _line("contact", f"{one.contact_id}, event {one.event_id}, campaign {one.campaign_id}, {occurred}")
-    else:
-        yield _line("contact", "cannot be decoded")
-    yield _line("input", f"{one.source or 'unknown'}, rejected {one.rejected_at}, replayed {one.replays} times before")
-    for check in one.features:
-        mark = " " if check.finding == OK or check.finding.startswith("imputed") else "!"
-        yield printable(f"  {mark} {check.name} = {check.value!r}  [{check.rule}]  {check.finding}")
-    if one.audit is None:
-        yield _line("audit", "no entry found")
-    else:
-        said = (f"{name} {one.audit[name]}" for name in _AUDITED if one.audit.get(name) is not None)
-        yield _line("audit", ", ".join(said))
-    yield _line("today", one.today)
-    yield _line("remedy", one.remedy)
-    yield _line("command", one.command)
-    yield ""
+def write_explanations(
+    explanations: Iterator[Explained],
+    *,
+    lines: Callable[[Explained], Iterable[str]],
+    row: Callable[[Explained], dict[str, Any]],
+    output: OutputFormat | None,
+    out: Path | None,
+    topic: str,
+) -> None:
+    """Print explanations as text, or as rows if a format or a file is given.
+
+    Args:
+        explanations: one for each selected record.
+        lines: the text of one.
+        row: the row of one.
+        output: the format.
+        out: a new file.
+        topic: the topic of the records.
+
+    Raises:
+        UsageError: there is no explanation.
+    """
+    first = next(explanations, None)
+    if first is None:
+        raise UsageError(f"no record of {topic} is selected: check the id and the options")
+    found = chain([first], explanations)
+    if output is None and out is None:
+        for one in found:
+            typer.echo("\n".join((*lines(one), "")))
+        return
+    with row_output(output, out) as rows:
+        for one in found:
+            rows.write(row(one))
 
 
-def as_row(one: Explanation) -> dict[str, Any]:
-    """Return an explanation as a row."""
-    row = one._asdict()
-    row["state"] = str(one.state)
-    row["occurred_at"] = None if (at_ms := row.pop("occurred_at_ms")) is None else iso_time(at_ms)
-    row["features"] = [check._asdict() for check in one.features]
-    row["audit"] = None if one.audit is None else {name: one.audit.get(name) for name in _AUDITED}
-    return row
-
-
-def _line(name: str, text: str) -> str:
-    return printable(f"  {name:<{_WIDTH}}{text}")
+def text_line(name: str, text: object, width: int = _WIDTH) -> str:
+    """Return a line of an explanation; control characters are escaped."""
+    return printable(f"  {name:<{width}}{text}")

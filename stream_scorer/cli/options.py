@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
 from stream_scorer.cli.output_formats import OutputFormat
+from stream_scorer.cli.shared_options import sharing
 
 ConfigOption: TypeAlias = Annotated[
     Path | None,
@@ -80,3 +81,31 @@ OutOption: TypeAlias = Annotated[
         "--out", metavar="FILE", help="Write a new file, readable by this user only, instead of standard output."
     ),
 ]
+
+
+def record_options(
+    *,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    partition: PartitionOption = None,
+    place: PlaceOption = None,
+    event: EventOption = None,
+) -> dict[str, Any]:
+    """Return the options that select records of any kind, by the names of `core.desk.record_filter.parse_filter`."""
+    return {
+        "since": since,
+        "until": until,
+        "limit": limit,
+        "partition": partition,
+        "places": tuple(place or ()),
+        "events": tuple(event or ()),
+    }
+
+
+@sharing(records=record_options)
+def contact_options(
+    contacts: ContactsArgument = None, *, records: dict[str, Any], batch: BatchOption = None
+) -> dict[str, Any]:
+    """Return the options that select records of contacts, by the same names."""
+    return {**records, "contacts": tuple(contacts or ()), "batches": tuple(batch or ())}

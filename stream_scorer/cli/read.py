@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from stream_scorer.cli import INTERRUPTED
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.options import (
-    BatchOption,
     ConfigOption,
-    ContactsArgument,
-    EventOption,
     FormatOption,
-    LimitOption,
     OutOption,
-    PartitionOption,
-    PlaceOption,
-    SinceOption,
-    UntilOption,
+    contact_options,
 )
 from stream_scorer.cli.output_formats import OutputFormat, RowWriter, chosen_format, row_output
+from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.record_filter import RecordFilter, parse_filter
 from stream_scorer.core.desk.record_rows import full_rows, table_rows
 from stream_scorer.core.records import SourceRecord
@@ -40,22 +34,16 @@ _EMPTY: Final = "no record is selected"
     "read rejected C-1001 -o jsonl --raw",
     "read audit --batch 5f0c2b7e --config settings.toml",
 )
+@sharing(chosen=contact_options)
 def read(
     topic: Annotated[
         str, typer.Argument(metavar="TOPIC", help="Key of topics.* with - for _, such as scores or features-retry.")
     ],
-    contacts: ContactsArgument = None,
     *,
+    chosen: dict[str, Any],
     config: ConfigOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for later records, until Ctrl-C.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Also show key and value as base64.")] = False,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: LimitOption = None,
-    partition: PartitionOption = None,
-    place: PlaceOption = None,
-    event: EventOption = None,
-    batch: BatchOption = None,
     output: FormatOption = None,
     out: OutOption = None,
 ) -> None:
@@ -67,26 +55,16 @@ def read(
     that is selected by contact, event or place, only the entries that match are printed, a row each. The output is
     personal data.
     """
-    selection = parse_filter(
-        now_ms=time.time_ns() // 1_000_000,
-        since=since,
-        until=until,
-        limit=limit,
-        partition=partition,
-        places=place or (),
-        events=event or (),
-        batches=batch or (),
-        contacts=contacts or (),
-    )
+    selection = parse_filter(now_ms=time.time_ns() // 1_000_000, **chosen)
     key = topic_key(topic)
-    chosen = chosen_format(output, out)
-    if raw and chosen is OutputFormat.TABLE:
+    form = chosen_format(output, out)
+    if raw and form is OutputFormat.TABLE:
         raise UsageError("--raw: a table has no room for it, use -o jsonl")
     settings = load_settings(config)
-    with row_output(chosen, out, is_endless=follow, empty=_EMPTY) as writer:
+    with row_output(form, out, is_endless=follow, empty=_EMPTY) as writer:
         decoder = RecordDecoder(settings, key)
         scans = [TopicScan(settings, name, selection) for name in topics_of(settings, key)]
-        printer = _Printer(decoder, selection, writer, is_table=chosen is OutputFormat.TABLE, raw=raw)
+        printer = _Printer(decoder, selection, writer, is_table=form is OutputFormat.TABLE, raw=raw)
         if not follow:
             printer.print_all(record for scan in scans for record in scan.records())
             return

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, job_choices, run_job
+from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, RequiredNoteOption, job_choices, print_waiting, run_job
 from stream_scorer.cli.examples import with_examples
-from stream_scorer.cli.explanation_text import as_row, explanation_lines
-from stream_scorer.cli.options import (
-    BatchOption,
-    ConfigOption,
-    ContactsArgument,
-    EventOption,
-    FormatOption,
-    LimitOption,
-    OutOption,
-    PartitionOption,
-    PlaceOption,
-    SinceOption,
-    UntilOption,
-)
+from stream_scorer.cli.explanation_text import text_line, write_explanations
+from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, contact_options
 from stream_scorer.cli.output_formats import row_output
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.explanation import OK
 from stream_scorer.core.desk.record_counts import GroupBy
+from stream_scorer.core.desk.record_rows import iso_time
 from stream_scorer.desk.rejected import MAX_REPLAYS, RejectedDesk, RejectedOptions
-from stream_scorer.errors import BrokerError, UsageError
+from stream_scorer.errors import UsageError, printable
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_scorer.core.desk.explanation import Explanation
     from stream_scorer.desk.rejected import DryRun
 
 app = typer.Typer(help="List, explain, repair and replay the contacts without a score.", no_args_is_help=True)
+
+_AUDITED: Final = ("batch_id", "model_id", "model_version", "api_status", "attempts", "correlation_id", "outcome")
 
 ReasonOption: TypeAlias = Annotated[
     list[str] | None, typer.Option("--reason", metavar="REASON", help="Only with this reason. Repeat it for more.")
@@ -49,32 +44,12 @@ MaxReplaysOption: TypeAlias = Annotated[
 ]
 
 
-def selection(
-    contacts: ContactsArgument = None,
-    *,
-    reason: ReasonOption = None,
-    where: WhereOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: LimitOption = None,
-    partition: PartitionOption = None,
-    place: PlaceOption = None,
-    event: EventOption = None,
-    batch: BatchOption = None,
-) -> RejectedOptions:
-    """Return the options that select rejected contacts."""
-    return RejectedOptions(
-        contacts=tuple(contacts or ()),
-        reasons=tuple(reason or ()),
-        where=where,
-        since=since,
-        until=until,
-        limit=limit,
-        partition=partition,
-        places=tuple(place or ()),
-        events=tuple(event or ()),
-        batches=tuple(batch or ()),
-    )
+@sharing(chosen=contact_options)
+def selection(*, chosen: dict[str, Any], reason: ReasonOption = None, where: WhereOption = None) -> RejectedOptions:
+    """Return the options that select rejected contacts, checked as far as they need no cluster."""
+    options = RejectedOptions(**chosen, reasons=tuple(reason or ()), where=where)
+    options.check()
+    return options
 
 
 @app.command("list")
@@ -99,13 +74,11 @@ def list_(
     standard error has the number of deferred contacts, which wait in retry topics and need no decision.
     """
     settings = load_settings(config)
-    options = replace(options, max_replays=max_replays)
-    options.check(settings.model.features)
     desk = RejectedDesk(settings)
     with row_output(output, out, empty="no rejected contacts") as rows:
-        for row in desk.counts(options, by).rows():
+        for row in desk.counts(replace(options, max_replays=max_replays), by).rows():
             rows.write(row)
-    _print_deferred(desk, settings.kafka.group_id)
+    print_waiting("deferred", "contacts", desk.waiting, settings.kafka.group_id)
 
 
 @app.command()
@@ -128,24 +101,11 @@ def explain(
     Shows each feature against today's rules, the API's answer, the audit entry, the verdict under today's settings, and
     what to do. Text, unless --output or --out is given.
     """
-    settings = load_settings(config)
     if not options.given:
         raise UsageError("name a contact, or select records with an option such as --reason or --place")
-    options = replace(options, max_replays=max_replays)
-    options.check(settings.model.features)
-    found = RejectedDesk(settings).explanations(options)
-    count = 0
-    if output is None and out is None:
-        for one in found:
-            count += 1
-            typer.echo("\n".join(explanation_lines(one)))
-    else:
-        with row_output(output, out) as rows:
-            for one in found:
-                count += 1
-                rows.write(as_row(one))
-    if not count:
-        raise UsageError(f"no record of {settings.topics.rejected} is selected: check the contact id and the options")
+    settings = load_settings(config)
+    found = RejectedDesk(settings).explanations(replace(options, max_replays=max_replays))
+    write_explanations(found, lines=_lines, row=_row, output=output, out=out, topic=settings.topics.rejected)
 
 
 @app.command()
@@ -183,7 +143,7 @@ def replay(
     """
     settings = load_settings(config)
     options = replace(options, sets=tuple(set_ or ()), drops=tuple(drop or ()), max_replays=max_replays)
-    options.check(settings.model.features)
+    options.changes(settings.model.features)
     desk = RejectedDesk(settings)
     if dry_run:
         with row_output(choices.output, choices.out) as rows:
@@ -204,28 +164,14 @@ def discard(
     options: RejectedOptions,
     choices: JobChoices,
     *,
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")],
+    note: RequiredNoteOption,
     config: ConfigOption = None,
 ) -> None:
     """Close rejected contacts for good, with a reason: nothing is replayed, and the records stay on their topic."""
     settings = load_settings(config)
-    options.check(settings.model.features)
     desk = RejectedDesk(settings)
     choices.confirm(lambda: f"{desk.open(options):,} rejected contacts would be closed for good. Discard them?")
     run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
-
-
-def _print_deferred(desk: RejectedDesk, group_id: str) -> None:
-    try:
-        waiting = desk.waiting()
-    except BrokerError:
-        typer.echo(
-            f"deferred contacts are not counted: that needs Describe on group {group_id} and an answer of Kafka",
-            err=True,
-        )
-        return
-    for topic, count in waiting.items():
-        typer.echo(f"deferred: {count:,} contacts wait in {topic}", err=True)
 
 
 def _sentence(found: DryRun) -> str:
@@ -243,3 +189,39 @@ def _prediction(found: DryRun) -> dict[str, object]:
         "billed_contacts": found.passing,
         "requests_at_least": found.requests,
     }
+
+
+def _lines(one: Explanation) -> Iterator[str]:
+    """Yield the lines of an explanation; control characters of the contact are escaped."""
+    status = "" if one.status is None else f", HTTP {one.status}"
+    yield printable(f"{one.place}  {one.state}, {one.reason}{status}")
+    yield text_line("detail", one.detail)
+    if one.contact_id:
+        occurred = "" if one.occurred_at_ms is None else iso_time(one.occurred_at_ms)
+        yield text_line("contact", f"{one.contact_id}, event {one.event_id}, campaign {one.campaign_id}, {occurred}")
+    else:
+        yield text_line("contact", "cannot be decoded")
+    yield text_line(
+        "input", f"{one.source or 'unknown'}, rejected {one.rejected_at}, replayed {one.replays} times before"
+    )
+    for check in one.features:
+        mark = " " if check.finding == OK or check.finding.startswith("imputed") else "!"
+        yield printable(f"  {mark} {check.name} = {check.value!r}  [{check.rule}]  {check.finding}")
+    if one.audit is None:
+        yield text_line("audit", "no entry found")
+    else:
+        said = (f"{name} {one.audit[name]}" for name in _AUDITED if one.audit.get(name) is not None)
+        yield text_line("audit", ", ".join(said))
+    yield text_line("today", one.today)
+    yield text_line("remedy", one.remedy)
+    yield text_line("command", one.command)
+
+
+def _row(one: Explanation) -> dict[str, Any]:
+    """Return an explanation as a row."""
+    row = one._asdict()
+    row["state"] = str(one.state)
+    row["occurred_at"] = None if (at_ms := row.pop("occurred_at_ms")) is None else iso_time(at_ms)
+    row["features"] = [check._asdict() for check in one.features]
+    row["audit"] = None if one.audit is None else {name: one.audit.get(name) for name in _AUDITED}
+    return row

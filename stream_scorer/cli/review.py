@@ -7,27 +7,16 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from stream_scorer.cli.desk_jobs import JobChoices, job_choices, run_job
+from stream_scorer.cli.desk_jobs import JobChoices, RequiredNoteOption, job_choices, run_job
 from stream_scorer.cli.examples import with_examples
-from stream_scorer.cli.options import (
-    BatchOption,
-    ConfigOption,
-    ContactsArgument,
-    EventOption,
-    FormatOption,
-    LimitOption,
-    OutOption,
-    PartitionOption,
-    PlaceOption,
-    SinceOption,
-    UntilOption,
-)
+from stream_scorer.cli.explanation_text import text_line, write_explanations
+from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, contact_options
 from stream_scorer.cli.output_formats import row_output
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.record_counts import GroupBy
 from stream_scorer.desk.review import ReviewDesk, ReviewOptions
-from stream_scorer.errors import UsageError, printable
+from stream_scorer.errors import UsageError
 from stream_scorer.settings import load_settings
 
 app = typer.Typer(help="List, explain, accept and discard the scores that a person should check.", no_args_is_help=True)
@@ -42,35 +31,12 @@ WhereOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--where", metavar="EXPR", help="Only scores for which this is true, such as: score > 0.9"),
 ]
-RequiredNoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
 
 
-def selection(
-    contacts: ContactsArgument = None,
-    *,
-    reason: ReasonOption = None,
-    where: WhereOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    limit: LimitOption = None,
-    partition: PartitionOption = None,
-    place: PlaceOption = None,
-    event: EventOption = None,
-    batch: BatchOption = None,
-) -> ReviewOptions:
+@sharing(chosen=contact_options)
+def selection(*, chosen: dict[str, Any], reason: ReasonOption = None, where: WhereOption = None) -> ReviewOptions:
     """Return the options that select scores in review, checked as far as they need no cluster."""
-    options = ReviewOptions(
-        contacts=tuple(contacts or ()),
-        reasons=tuple(reason or ()),
-        where=where,
-        since=since,
-        until=until,
-        limit=limit,
-        partition=partition,
-        places=tuple(place or ()),
-        events=tuple(event or ()),
-        batches=tuple(batch or ()),
-    )
+    options = ReviewOptions(**chosen, reasons=tuple(reason or ()), where=where)
     options.check()
     return options
 
@@ -110,16 +76,8 @@ def explain(
     if not options.given:
         raise UsageError("name a contact, or select records with an option such as --reason or --place")
     settings = load_settings(config)
-    found = list(ReviewDesk(settings).explanations(options))
-    if not found:
-        raise UsageError(f"no record of {settings.topics.review} is selected: check the contact id and the options")
-    if output is None and out is None:
-        for one in found:
-            typer.echo("\n".join(_lines(one)))
-        return
-    with row_output(output, out) as rows:
-        for one in found:
-            rows.write(one)
+    found = ReviewDesk(settings).explanations(options)
+    write_explanations(found, lines=_lines, row=dict, output=output, out=out, topic=settings.topics.review)
 
 
 @app.command()
@@ -139,7 +97,7 @@ def accept(
     """
     settings = load_settings(config)
     desk = ReviewDesk(settings)
-    choices.confirm(lambda: f"{desk.open(options, GroupBy.REASON):,} scores are open. Accept those that can be?")
+    choices.confirm(lambda: f"{desk.open(options):,} scores are open. Accept those that can be?")
     run_job(partial(desk.run, Action.ACCEPTED, options, note=note), settings, "accept", choices)
 
 
@@ -156,7 +114,7 @@ def discard(
     """Close scores in review for good, with a reason: nothing is published, and the records stay on their topic."""
     settings = load_settings(config)
     desk = ReviewDesk(settings)
-    choices.confirm(lambda: f"{desk.open(options, GroupBy.REASON):,} scores would be closed for good. Discard them?")
+    choices.confirm(lambda: f"{desk.open(options):,} scores would be closed for good. Discard them?")
     run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
 
 
@@ -166,5 +124,5 @@ def _lines(one: dict[str, Any]) -> list[str]:
         if name in ("place", "state"):
             continue
         shown = "; ".join(f"{reason}: {rule}" for reason, rule in value.items()) if isinstance(value, dict) else value
-        lines.append(printable(f"  {name.replace('_', ' '):<{_NAME_WIDTH}}{shown}"))
-    return [*lines, ""]
+        lines.append(text_line(name.replace("_", " "), shown, _NAME_WIDTH))
+    return lines

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.callbacks.records import callback_value
-from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
+from stream_scorer.core.desk.decisions import DECISION_HEADER
 from stream_scorer.core.desk.delivery_explanation import ReceiptFact, explain_delivery
-from stream_scorer.core.desk.discard import Discard
-from stream_scorer.core.desk.expression import DELIVERY_NAMES, Expression
-from stream_scorer.core.desk.record_counts import UNKNOWN, RecordCounts, campaign_name
+from stream_scorer.core.desk.expression import DELIVERY_NAMES
 from stream_scorer.core.desk.record_filter import Bound, RecordFilter
 from stream_scorer.core.desk.redelivery import (
     DELIVERABLE,
     UNDELIVERABLE,
-    DeliveryFilter,
     DeliveryState,
     Redelivery,
+    RejectedCallback,
     delivery_state,
+    parse_rejected_callback,
 )
 from stream_scorer.core.desk.verdict import Decide, Skip
 from stream_scorer.core.retry_topics import HELD_HEADER
@@ -41,8 +40,9 @@ if TYPE_CHECKING:
 
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.core.desk.delivery_explanation import DeliveryExplanation
-    from stream_scorer.core.desk.record_counts import GroupBy
+    from stream_scorer.core.desk.desk_filter import DeskFilter
     from stream_scorer.core.desk.verdict import SkipReason
+    from stream_scorer.core.records import SourceRecord
     from stream_scorer.settings import Settings
 
 # A receipt is not older than its callback's plan, but the two clocks may differ.
@@ -56,15 +56,10 @@ class DeliveryOptions(DeskOptions):
     ``retarget``: whether each gets a new body for the present settings, and a new id.
     """
 
+    known_reasons = (*DELIVERABLE, *UNDELIVERABLE)
+    names = DELIVERY_NAMES
+
     retarget: bool = False
-
-    def check(self) -> None:
-        """Check what needs no cluster.
-
-        Raises:
-            UsageError: an option is malformed, or names an unknown reason.
-        """
-        self.check_selection((*DELIVERABLE, *UNDELIVERABLE), DELIVERY_NAMES)
 
 
 class Prediction(NamedTuple):
@@ -81,7 +76,7 @@ class Explained(NamedTuple):
     body: bytes | None
 
 
-class DeliveryDesk(RecordDesk[DeliveryOptions]):
+class DeliveryDesk(RecordDesk[DeliveryOptions, RejectedCallback]):
     """See the module docstring.
 
     Args:
@@ -92,6 +87,8 @@ class DeliveryDesk(RecordDesk[DeliveryOptions]):
         SettingsError: the settings of the schema registry cannot work.
         RegistryError: the registry does not answer, or lacks a schema.
     """
+
+    states = DeliveryState
 
     def __init__(self, settings: Settings) -> None:
         topics = settings.topics
@@ -104,11 +101,13 @@ class DeliveryDesk(RecordDesk[DeliveryOptions]):
         self._target: Target | None = None
         self._receipts = self._framing.reader(SchemaFile.CALLBACK_RECEIPT)
 
-    def judge(self, action: Action, options: DeliveryOptions, now_ms: int) -> Redelivery | Discard:
-        selected = self.selected(options, now_ms)
-        return self._redelivery(selected, options) if action is Action.REDELIVERED else Discard(selected.selects)
+    def parse(self, record: SourceRecord) -> RejectedCallback:
+        return parse_rejected_callback(record, self._reader, self._campaigns)
 
-    def _redelivery(self, selected: DeliveryFilter, options: DeliveryOptions) -> Redelivery:
+    def state(self, found: RejectedCallback, action: str | None, options: DeliveryOptions) -> DeliveryState:  # noqa: ARG002
+        return delivery_state(action)
+
+    def publishing_judge(self, selected: DeskFilter[RejectedCallback], options: DeliveryOptions) -> Redelivery:
         topic = self._settings.topics.callbacks
         return Redelivery(
             selected,
@@ -127,13 +126,6 @@ class DeliveryDesk(RecordDesk[DeliveryOptions]):
         partitions = check_topics(self._settings, [topic])[topic]
         return Retarget(self._log, topic, partitions, self._framing.reader(SchemaFile.CONTACT_SCORE), self._target)
 
-    def selected(self, options: DeliveryOptions, now_ms: int) -> DeliveryFilter:
-        """Return the filter of the options."""
-        expression = None if options.where is None else Expression(options.where, DELIVERY_NAMES)
-        return DeliveryFilter(
-            options.records(now_ms), frozenset(options.reasons), expression, self._reader, self._campaigns
-        )
-
     def prediction(self, options: DeliveryOptions) -> Prediction:
         """Predict a redelivery; nothing is written.
 
@@ -141,7 +133,7 @@ class DeliveryDesk(RecordDesk[DeliveryOptions]):
             BrokerError: Kafka cannot be reached.
         """
         now_ms = current_ms()
-        judge, decided = self._redelivery(self.selected(options, now_ms), options), self.decided()
+        judge, decided = self.publishing_judge(self.selected(options, now_ms), options), self.decided()
         skipped: Counter[SkipReason] = Counter()
         count = 0
         for record in self.scan(options, now_ms).records():
@@ -153,25 +145,12 @@ class DeliveryDesk(RecordDesk[DeliveryOptions]):
                 break
         return Prediction(count, skipped)
 
-    def counts(self, options: DeliveryOptions, by: GroupBy) -> RecordCounts:
-        """Count the selected records."""
-        now_ms = current_ms()
-        decided, counts = self.decided(), RecordCounts(by, list(DeliveryState))
-        for rejected, callback in self.matching(self.selected(options, now_ms), options, now_ms):
-            state = delivery_state(decided.action(rejected.place))
-            campaign = UNKNOWN if callback is None else campaign_name(callback.campaign_id)
-            counts.add(rejected.record, state, reason=rejected.reason, campaign=campaign)
-        return counts
-
-    def open(self, options: DeliveryOptions) -> int:
-        """Count the selected records without a decision."""
-        now_ms = current_ms()
-        selected = self.matching(self.selected(options, now_ms), options, now_ms)
-        decided = self.decided()
-        return sum(decided.action(rejected.place) is None for rejected, _ in selected)
-
     def held(self) -> dict[str, int]:
-        """Return the number of held callbacks in each retry topic that has some."""
+        """Return the number of held callbacks in each retry topic that has some.
+
+        Raises:
+            BrokerError: as `waiting_in`.
+        """
         return self.waiting_in(
             self._settings.topics.retries(),
             self._settings.delivery_group_id,
@@ -183,21 +162,21 @@ class DeliveryDesk(RecordDesk[DeliveryOptions]):
 
         The records are read twice, so that their bodies are not all in memory while the receipts are read.
         """
-        now_ms = current_ms()
-        selected, decided = self.selected(options, now_ms), self.decided()
+        now_ms, decided = current_ms(), self.decided()
         planned_ms: dict[str, int] = {}
-        for _, callback in self.matching(selected, options, now_ms):
+        for _, callback in self.matching(options, now_ms):
             if callback is not None:
                 # A callback that was delivered again has a record for each delivery.
                 earlier_ms = planned_ms.get(callback.callback_id, callback.planned_at_ms)
                 planned_ms[callback.callback_id] = min(earlier_ms, callback.planned_at_ms)
         receipts = self._receipts_of(planned_ms)
-        for rejected, callback in self.matching(selected, options, now_ms):
+        for found in self.matching(options, now_ms):
+            rejected, callback = found
             explanation = explain_delivery(
                 rejected,
                 callback,
                 None if callback is None else misfit(self._settings, callback),
-                state=delivery_state(decided.action(rejected.place)),
+                state=self.state(found, decided.action(found.record.source), options),
                 receipts=() if callback is None else receipts.get(callback.callback_id, ()),
             )
             yield Explained(explanation, None if callback is None else callback.body)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.desk.group_lag import GroupOffsets, PartitionOffsets, Reading
 from stream_scorer.core.retry_topics import state_of
+from stream_scorer.desk.uncommitted_records import commits_of, uncommitted_ranges
 from stream_scorer.errors import BrokerError, BrokerRefused, NothingToCheck, NotJudged
 from stream_scorer.kafka.admin.acls import Permission, denied_message
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
-from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.consumer.log_reader import LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -93,7 +94,7 @@ class GroupStatus:
             return None
         # Before the ends: a lag is never negative.
         log = self._log(group_id)
-        commits, is_former = _commits(log, topic, partitions[topic])
+        commits, is_former = commits_of(log, topic, partitions[topic])
         notes = [f"topic {topic} was created again: the commits of the former one do not count"] if is_former else []
         if not commits and not is_former:
             return None
@@ -121,7 +122,7 @@ class GroupStatus:
         for topic in topics:
             if topic not in partitions:
                 continue
-            ranges = _uncommitted(log, topic, partitions[topic])
+            ranges = uncommitted_ranges(log, topic, partitions[topic])
             span = sum(one.end - one.begin for one in ranges.values())
             if span > MAX_COUNTED:
                 waiting[topic] = span
@@ -139,24 +140,3 @@ class GroupStatus:
         if group_id not in self._logs:
             self._logs[group_id] = LogReader(self._settings, group_id, timeout_s=self._timeout_s)
         return self._logs[group_id]
-
-
-def _commits(log: LogReader, topic: str, partitions: int) -> tuple[dict[int, int], bool]:
-    """Return the committed offsets of the present topic, and whether there are some of a former one of this name."""
-    commits = log.commits(topic, partitions)
-    present_id = log.topic_id(topic) if any(one.topic_id is not None for one in commits.values()) else None
-    valid = {
-        number: one.offset
-        for number, one in commits.items()
-        if present_id is None or one.topic_id is None or one.topic_id == present_id
-    }
-    return valid, len(valid) < len(commits)
-
-
-def _uncommitted(log: LogReader, topic: str, partitions: int) -> dict[int, OffsetRange]:
-    commits, _ = _commits(log, topic, partitions)
-    return {
-        number: OffsetRange(begin, max(begin, one.end))
-        for number, one in log.stable_ranges(topic, partitions).items()
-        if (begin := max(one.begin, commits.get(number, one.begin))) >= 0
-    }

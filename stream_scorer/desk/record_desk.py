@@ -7,9 +7,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
+from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.desk_filter import DeskFilter, DeskRecord
+from stream_scorer.core.desk.discard import Discard
 from stream_scorer.core.desk.expression import Expression
+from stream_scorer.core.desk.record_counts import RecordCounts
 from stream_scorer.core.desk.record_filter import parse_filter
 from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name
 from stream_scorer.core.desk.verdict import NotSelected, Skip, SkipReason
@@ -17,19 +21,21 @@ from stream_scorer.core.text import is_text, quoted
 from stream_scorer.desk.decision_log import DecisionLog
 from stream_scorer.desk.job import Job, JobContext, begin_job
 from stream_scorer.desk.topic_scan import TopicScan
+from stream_scorer.desk.uncommitted_records import uncommitted_ranges
 from stream_scorer.errors import UsageError
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.consumer.log_reader import LogReader
 from stream_scorer.kafka.producer.decision_writer import DecisionWriter
 from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from enum import StrEnum
 
-    from stream_scorer.core.desk.decisions import Action, DecidedRecords, Decision
+    from stream_scorer.core.desk.decisions import DecidedRecords, Decision
+    from stream_scorer.core.desk.record_counts import GroupBy
     from stream_scorer.core.desk.record_filter import RecordFilter
-    from stream_scorer.core.desk.rejected_record import RejectedRecord
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.desk.job import JobReport, Judge
     from stream_scorer.kafka.admin.acls import Permission
@@ -38,11 +44,20 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
+_COMMITS_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeskOptions:
-    """Options of a command that select records; the texts are those of the command line."""
+    """Options of a command that select records; the texts are those of the command line.
+
+    Attributes:
+        known_reasons: the reasons of the topic.
+        names: the names of an expression, with their types.
+    """
+
+    known_reasons: ClassVar[tuple[str, ...]]
+    names: ClassVar[Mapping[str, Any]]
 
     contacts: tuple[str, ...] = ()
     since: str | None = None
@@ -73,22 +88,25 @@ class DeskOptions:
             contacts=self.contacts,
         )
 
-    def check_selection(self, reasons: Collection[str], names: Mapping[str, Any]) -> None:
+    def check(self) -> None:
         """Check what needs no cluster.
-
-        Args:
-            reasons: the known reasons.
-            names: the names of an expression, with their types.
 
         Raises:
             UsageError: an option is malformed, or names an unknown reason.
         """
         self.records(0)
         for reason in self.reasons:
-            if reason not in set(reasons):
-                raise UsageError(f"--reason {quoted(reason)}: use {', '.join(reasons)}")
-        if self.where is not None:
-            Expression(self.where, names)
+            if reason not in self.known_reasons:
+                raise UsageError(f"--reason {quoted(reason)}: use {', '.join(self.known_reasons)}")
+        self.expression()
+
+    def expression(self) -> Expression | None:
+        """Return the expression of ``where``; None: there is none.
+
+        Raises:
+            UsageError: it is malformed, or has an unknown name.
+        """
+        return None if self.where is None else Expression(self.where, self.names)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -107,19 +125,14 @@ class DeskOptions:
 
 
 Options = TypeVar("Options", bound=DeskOptions)
-Value = TypeVar("Value")
-Value_co = TypeVar("Value_co", covariant=True)
+Found = TypeVar("Found", bound=DeskRecord)
 
 
-class Selected(Protocol[Value_co]):
-    """Filter of a rejected topic."""
-
-    def read(self, record: SourceRecord) -> tuple[RejectedRecord, Value_co | None] | None:
-        """Return a record with its decoded value; None: it is not selected."""
-
-
-class RecordDesk(ABC, Generic[Options]):
+class RecordDesk(ABC, Generic[Options, Found]):
     """See the module docstring.
+
+    Attributes:
+        states: the states of a record, in the order of a list's columns.
 
     Args:
         settings: of the workers.
@@ -132,6 +145,8 @@ class RecordDesk(ABC, Generic[Options]):
         SettingsError: the settings of the schema registry cannot work.
         RegistryError: the registry does not answer, or lacks a schema.
     """
+
+    states: ClassVar[type[StrEnum]]
 
     def __init__(self, settings: Settings, topic: str, published: str, *, rights: Sequence[Permission]) -> None:
         decisions = settings.topics.decisions
@@ -149,30 +164,59 @@ class RecordDesk(ABC, Generic[Options]):
         reader = self._framing.reader(SchemaFile.DECISION)
         self._decisions = DecisionLog(self._log, decisions, self._partitions[decisions], reader)
 
-    def matching(
-        self, selected: Selected[Value], options: Options, now_ms: int
-    ) -> Iterator[tuple[RejectedRecord, Value | None]]:
-        """Yield the selected records with their decoded values, each partition's in order."""
+    @abstractmethod
+    def parse(self, record: SourceRecord) -> Found | None:
+        """Return a decoded record of the topic; None: it is not one that this desk decides."""
+
+    @abstractmethod
+    def state(self, found: Found, action: str | None, options: Options) -> str:
+        """Return the state of a record; ``action``: what was decided about it, None: nothing."""
+
+    @abstractmethod
+    def publishing_judge(self, selected: DeskFilter[Found], options: Options) -> Judge:
+        """Return the judge of the job that publishes something."""
+
+    def judge(self, action: Action, options: Options, now_ms: int) -> Judge:
+        """Return the judge of a job; ``now_ms``: when it began, in Unix milliseconds."""
+        selected = self.selected(options, now_ms)
+        return Discard(selected.selects) if action is Action.DISCARDED else self.publishing_judge(selected, options)
+
+    def selected(self, options: Options, now_ms: int) -> DeskFilter[Found]:
+        """Return the filter of the options."""
+        return DeskFilter(options.records(now_ms), frozenset(options.reasons), options.expression(), self.parse)
+
+    def matching(self, options: Options, now_ms: int) -> Iterator[Found]:
+        """Yield the selected records, each partition's in order."""
+        selected = self.selected(options, now_ms)
         found = (selected.read(record) for record in self.scan(options, now_ms).records())
         yield from islice((one for one in found if one is not None), options.limit)
 
-    def waiting_in(self, topics: Sequence[str], group_id: str, is_counted: Callable[[Record], bool]) -> dict[str, int]:
-        """Return how many records above a group's commits are counted, for each existing topic that has some."""
-        log = LogReader(self._settings, group_id, timeout_s=TIMEOUT_S)
-        counts: dict[str, int] = {}
-        for name, partitions in check_topics(self._settings, existing_topics(self._settings, topics)).items():
-            commits = log.commits(name, partitions)
-            extents = {}
-            for number, one in log.stable_ranges(name, partitions).items():
-                begin = max(one.begin, commits[number].offset) if number in commits else one.begin
-                extents[number] = OffsetRange(min(begin, one.end), one.end)
-            if count := sum(is_counted(one) for batch in log.read(name, extents) for one in batch):
-                counts[name] = count
+    def counts(self, options: Options, by: GroupBy) -> RecordCounts:
+        """Count the selected records; one with several reasons counts for the first."""
+        decided, counts = self.decided(), RecordCounts(by, list(self.states))
+        for found in self.matching(options, current_ms()):
+            state = self.state(found, decided.action(found.record.source), options)
+            counts.add(found.record, state, reason=next(iter(found.reasons), ""), campaign=found.campaign)
         return counts
 
-    @abstractmethod
-    def judge(self, action: Action, options: Options, now_ms: int) -> Judge:
-        """Return the judge of a job; ``now_ms``: when it began, in Unix milliseconds."""
+    def open(self, options: Options) -> int:
+        """Count the selected records without a decision."""
+        decided = self.decided()
+        return sum(decided.action(one.record.source) is None for one in self.matching(options, current_ms()))
+
+    def waiting_in(self, topics: Sequence[str], group_id: str, is_counted: Callable[[Record], bool]) -> dict[str, int]:
+        """Return how many records above a group's commits are counted, for each existing topic that has some.
+
+        Raises:
+            BrokerError: as `uncommitted_ranges`.
+        """
+        group_log = LogReader(self._settings, group_id, timeout_s=_COMMITS_S)
+        counts: dict[str, int] = {}
+        for name, partitions in check_topics(self._settings, existing_topics(self._settings, topics)).items():
+            extents = uncommitted_ranges(group_log, name, partitions)
+            if count := sum(is_counted(one) for batch in self._log.read(name, extents) for one in batch):
+                counts[name] = count
+        return counts
 
     def scan(self, options: Options, now_ms: int) -> TopicScan:
         """Return the scan of the topic within the bounds of the options."""

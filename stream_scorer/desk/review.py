@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.core.desk.decisions import Action
-from stream_scorer.core.desk.discard import Discard
-from stream_scorer.core.desk.expression import REVIEW_NAMES, Expression
-from stream_scorer.core.desk.record_counts import UNKNOWN, RecordCounts, campaign_name
+from stream_scorer.core.desk.expression import REVIEW_NAMES
 from stream_scorer.core.desk.record_rows import iso_time
-from stream_scorer.core.desk.review import Accept, ReviewFilter, ReviewState
+from stream_scorer.core.desk.review import Accept, ReviewRecord, ReviewState, parse_review
 from stream_scorer.core.scoring.types import ReviewReason
 from stream_scorer.desk.record_desk import DeskOptions, RecordDesk, current_ms
 from stream_scorer.kafka.admin.acls import review_desk_rights
@@ -23,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_scorer.core.desk.decisions import DecidedRecords
-    from stream_scorer.core.desk.record_counts import GroupBy
-    from stream_scorer.core.desk.review import ReviewRecord
+    from stream_scorer.core.desk.desk_filter import DeskFilter
+    from stream_scorer.core.records import SourceRecord
     from stream_scorer.settings import Settings
 
 
@@ -32,27 +29,27 @@ if TYPE_CHECKING:
 class ReviewOptions(DeskOptions):
     """Options of a command that select scores in review."""
 
-    def check(self) -> None:
-        """Check what needs no cluster.
-
-        Raises:
-            UsageError: an option is malformed, or names an unknown reason.
-        """
-        self.check_selection(list(ReviewReason), REVIEW_NAMES)
+    known_reasons = tuple(ReviewReason)
+    names = REVIEW_NAMES
 
 
-class ReviewDesk(RecordDesk[ReviewOptions]):
+class ReviewDesk(RecordDesk[ReviewOptions, ReviewRecord]):
     """See the module docstring; raises as `RecordDesk`."""
+
+    states = ReviewState
 
     def __init__(self, settings: Settings) -> None:
         topics = settings.topics
         super().__init__(settings, topics.review, topics.scores, rights=review_desk_rights(settings))
         self._decode = self._framing.reader(SchemaFile.CONTACT_SCORE).decode
 
-    def judge(self, action: Action, options: ReviewOptions, now_ms: int) -> Accept | Discard:
-        selected = self._selected(options, now_ms)
-        if action is not Action.ACCEPTED:
-            return Discard(lambda record: selected.matches(selected.parse(record)))
+    def parse(self, record: SourceRecord) -> ReviewRecord | None:
+        return parse_review(record, self._decode)
+
+    def state(self, found: ReviewRecord, action: str | None, options: ReviewOptions) -> ReviewState:  # noqa: ARG002
+        return found.state(action)
+
+    def publishing_judge(self, selected: DeskFilter[ReviewRecord], options: ReviewOptions) -> Accept:  # noqa: ARG002
         topics = self._settings.topics
         limits = max_message_bytes(self._settings, [topics.scores])
         return Accept(
@@ -63,26 +60,10 @@ class ReviewDesk(RecordDesk[ReviewOptions]):
             fits=lambda output: not too_large(OutRecord(*output), limits[topics.scores]),
         )
 
-    def counts(self, options: ReviewOptions, by: GroupBy) -> RecordCounts:
-        """Count the selected scores; one with several reasons counts for the first."""
-        decided = self.decided()
-        counts = RecordCounts(by, list(ReviewState))
-        for review in self._matching(options):
-            reason = review.reasons[0] if review.reasons else UNKNOWN
-            campaign = UNKNOWN if review.fields is None else campaign_name(review.fields["campaign_id"])
-            counts.add(
-                review.record, review.state(decided.action(review.record.source)), reason=reason, campaign=campaign
-            )
-        return counts
-
-    def open(self, options: ReviewOptions, by: GroupBy) -> int:
-        """Count the selected scores without a decision."""
-        return self.counts(options, by).total(ReviewState.OPEN)
-
     def explanations(self, options: ReviewOptions) -> Iterator[dict[str, Any]]:
         """Yield a row for each selected score: why it is in review, and how to decide."""
         decided = self.decided()
-        for review in self._matching(options):
+        for review in self.matching(options, current_ms()):
             yield self._explanation(review, decided)
 
     def _explanation(self, review: ReviewRecord, decided: DecidedRecords) -> dict[str, Any]:
@@ -122,18 +103,3 @@ class ReviewDesk(RecordDesk[ReviewOptions]):
             ReviewReason.INTERVAL_INCONSISTENT: "the score is not within its bounds",
         }
         return rules.get(ReviewReason(reason), "") if reason in set(ReviewReason) else ""
-
-    def _matching(self, options: ReviewOptions) -> Iterator[ReviewRecord]:
-        now_ms = current_ms()
-        selected, left = self._selected(options, now_ms), options.limit
-        for record in self.scan(options, now_ms).records():
-            if left == 0:
-                return
-            review = selected.parse(record)
-            if selected.matches(review):
-                left = None if left is None else left - 1
-                yield review
-
-    def _selected(self, options: ReviewOptions, now_ms: int) -> ReviewFilter:
-        expression = None if options.where is None else Expression(options.where, REVIEW_NAMES)
-        return ReviewFilter(options.records(now_ms), frozenset(options.reasons), expression, self._decode)

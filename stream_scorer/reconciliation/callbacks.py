@@ -6,13 +6,12 @@ the ends of all topics, the topics, the commits again. So the callback workers m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.desk.decisions import DECISION_HEADER, decision_of
+from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
 from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
+from stream_scorer.core.reconciliation.decisions import PublishedRecord
 from stream_scorer.core.reconciliation.outcome_values import Content
-from stream_scorer.core.reconciliation.redeliveries import RedeliveryTopics
 from stream_scorer.core.reconciliation.scores import RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
@@ -20,15 +19,18 @@ from stream_scorer.kafka.admin.acls import Permission, reconciling_callbacks_rig
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader
 from stream_scorer.kafka.registry.serde import make_blocking_serde
-from stream_scorer.reconciliation.group_input import GroupInput
+from stream_scorer.reconciliation.decisions import DecisionReading
+from stream_scorer.reconciliation.group_input import GroupInput, ReconciledGroup
 from stream_scorer.reconciliation.topic_reader import Queues, Reading, RegistryCheck, gap_notes, gaps_of
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
+    from stream_scorer.core.reconciliation.decisions import DecisionReconciliation
+    from stream_scorer.core.reconciliation.log_gaps import LogGaps
+    from stream_scorer.core.reconciliation.record_states import CommittedRange
     from stream_scorer.kafka.consumer.log_reader import OffsetRange, Record
     from stream_scorer.reconciliation.topic_reader import Progress
     from stream_scorer.settings import Settings
@@ -71,52 +73,26 @@ def reconcile_callbacks(
         _check_none_has_run(settings, log)
         return None
     group_input.check_identity()
-    rights = reconciling_callbacks_rights(settings)
-    partitions |= check_topics(settings, settings.topics.campaign(levels=0), rights=rights)
+    campaign = check_topics(settings, settings.topics.campaign(levels=0), rights=reconciling_callbacks_rights(settings))
     queues = _queues(settings, timeout_s)
-    partitions |= queues.partitions
     taken = queues.taken()
-    outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
-    for name, extents in outputs.items():
-        log.wait_for_last_stable_offset(name, extents)
-    # After the others: the decision of a callback that is visible by now is below this end.
-    decisions = _decision_extents(settings, log)
-    checked = group_input.read_ends()
-    start = group_input.start()
-    receipts, rejected = settings.topics.receipts, settings.topics.callbacks_rejected
-    ends = {name: outputs[name] for name in (receipts, rejected)}
-    gaps = gaps_of(log, ends)
-    judge = CallbackReconciliation(
-        topic,
-        group_id,
-        checked,
-        taken,
-        threshold=settings.callbacks.threshold,
-        codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
-        gone=Truncated(
-            _truncated(receipts, ends),
-            _truncated(rejected, ends),
-            gaps.is_compacted(rejected),
-            _truncated(settings.topics.decisions, decisions),
-        ),
-        lost=start.lost,
-        unknown_starts=start.unknown_starts,
-        since_ms=start.since_ms,
-        compacted=log.is_compacted(topic),
-        again=RedeliveryTopics(
-            rejected, log.topic_id(rejected), settings.topics.callbacks, outputs[settings.topics.callbacks]
-        ),
+    group = ReconciledGroup(settings, log, framing, group_input)
+    ends = _read_ends(group, {**campaign, **queues.partitions})
+    decided = ends.decisions.reconciliation(
+        {Action.REDELIVERED: settings.topics.callbacks}, [settings.topics.callbacks_rejected], ends.outputs
     )
-    topics = {topic: group_input.readable(checked), **outputs, **decisions}
-    wanted = RegistryCheck(settings)
-    reading = Reading(log, topics, progress)
-    _read(judge, settings, queues.partitions, reading, wanted)
-    for name in decisions:
-        _read_decisions(judge, settings, reading.records(name), framing.reader(SchemaFile.DECISION))
+    judge = _judge(group, ends, taken, decided)
+    readable = {topic: group_input.readable(ends.checked), **ends.outputs, **ends.decisions.extents}
+    judges = _Judges(judge, decided, RegistryCheck(settings))
+    reading = Reading(log, readable, progress)
+    _read_scores(settings, reading, judges)
+    _read_callbacks(settings, reading, judges, queues)
+    _read_receipts(settings, reading, judges)
+    _read_rejected(settings, reading, judges)
+    ends.decisions.read(reading, decided)
     committed = group_input.committed_now()
-    notes = [*group_input.notes(), *gap_notes(ends, gaps)]
-    report = judge.result(committed, queues.taken(), notes)
-    wanted.check(report)
+    report = judge.result(committed, queues.taken(), [*group_input.notes(), *gap_notes(ends.judged, ends.gaps)])
+    judges.registry.check(report)
     return report
 
 
@@ -140,64 +116,117 @@ def _queues(settings: Settings, timeout_s: float) -> Queues:
     return Queues(log, group_id, check_topics(settings, [topics.callbacks, *retries]))
 
 
-def _decision_extents(settings: Settings, log: LogReader) -> dict[str, dict[int, OffsetRange]]:
-    """Return the extents of the decisions topic; empty: it does not exist."""
-    found = check_topics(settings, existing_topics(settings, [settings.topics.decisions]))
-    extents = {name: log.extents(name, partitions) for name, partitions in found.items()}
-    for name, ranges in extents.items():
-        log.wait_for_last_stable_offset(name, ranges)
-    return extents
+class _Ends(NamedTuple):
+    """The ends of all topics, in the order in which they were read.
+
+    Attributes:
+        outputs: the offsets of the topics that planner and deliverer write.
+        decisions: the decisions topic with its ends.
+        checked: the group's committed range on each partition of the scores topic.
+        judged: those of ``outputs`` whose missing records are findings: receipts and rejections.
+        gaps: the deleted and compacted records of these.
+    """
+
+    outputs: Mapping[str, Mapping[int, OffsetRange]]
+    decisions: DecisionReading
+    checked: dict[int, CommittedRange]
+    judged: Mapping[str, Mapping[int, OffsetRange]]
+    gaps: LogGaps
+
+
+def _read_ends(group: ReconciledGroup, partitions: Mapping[str, int]) -> _Ends:
+    """Read the ends of all topics, once the transactions below them have ended; ``partitions``: of the campaign's."""
+    topics, log = group.settings.topics, group.log
+    outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topics.scores}
+    for name, extents in outputs.items():
+        log.wait_for_last_stable_offset(name, extents)
+    decisions = DecisionReading(group.settings, log, group.framing)
+    judged = {name: outputs[name] for name in (topics.receipts, topics.callbacks_rejected)}
+    return _Ends(outputs, decisions, group.input.read_ends(), judged, gaps_of(log, judged))
+
+
+def _judge(
+    group: ReconciledGroup, ends: _Ends, taken: Mapping[Partition, int], decided: DecisionReconciliation
+) -> CallbackReconciliation:
+    settings, start = group.settings, group.input.start()
+    topics = settings.topics
+    return CallbackReconciliation(
+        topics.scores,
+        settings.callbacks_group_id,
+        ends.checked,
+        taken,
+        decided,
+        threshold=settings.callbacks.threshold,
+        codecs=Codecs(*(group.framing.reader(one) for one in _SCHEMAS)),
+        gone=Truncated(
+            _truncated(topics.receipts, ends.judged),
+            _truncated(topics.callbacks_rejected, ends.judged),
+            ends.gaps.is_compacted(topics.callbacks_rejected),
+        ),
+        lost=start.lost,
+        unknown_starts=start.unknown_starts,
+        since_ms=start.since_ms,
+        compacted=group.log.is_compacted(topics.scores),
+    )
 
 
 def _truncated(topic: str, extents: Mapping[str, Mapping[int, OffsetRange]]) -> frozenset[Partition]:
     """Return the partitions of a topic whose first records are deleted."""
-    return frozenset(Partition(topic, number) for number, extent in extents.get(topic, {}).items() if extent.begin > 0)
+    return frozenset(Partition(topic, number) for number, extent in extents[topic].items() if extent.begin > 0)
 
 
-def _read(
-    judge: CallbackReconciliation, settings: Settings, queues: Iterable[str], reading: Reading, wanted: RegistryCheck
-) -> None:
-    topics = settings.topics
-    for record in reading.records(topics.scores):
-        if _source(record) is not None:  # written by a scorer; other programs' records may have any framing
-            wanted.observe(record, topics.scores)
-        judge.score(record.partition, record.offset, Content(record.key, record.value), record.timestamp_ms)
-    for name in queues:
+class _Judges(NamedTuple):
+    """What examines the records."""
+
+    callbacks: CallbackReconciliation
+    decisions: DecisionReconciliation
+    registry: RegistryCheck
+
+
+def _read_scores(settings: Settings, reading: Reading, judges: _Judges) -> None:
+    topic = settings.topics.scores
+    for record in reading.records(topic):
+        if _header(record, _SOURCE) is not None:  # written by a scorer; other programs' records may have any framing
+            judges.registry.observe(record, topic)
+        content = Content(record.key, record.value)
+        judges.callbacks.score(record.partition, record.offset, content, record.timestamp_ms)
+
+
+def _read_callbacks(settings: Settings, reading: Reading, judges: _Judges, queues: Queues) -> None:
+    """Read the callbacks topic and its retry topics."""
+    for name in queues.partitions:
         for record in reading.records(name):
-            wanted.observe(record, name)
+            judges.registry.observe(record, name)
             place = RecordLocation(name, record.partition, record.offset)
-            judge.callback(record.value, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
-    for record in reading.records(topics.receipts):
-        wanted.observe(record, topics.receipts)
-        place = RecordLocation(topics.receipts, record.partition, record.offset)
-        judge.receipt(record.value, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
-    for record in reading.records(topics.callbacks_rejected):
-        source = _source(record)
-        if source is not None:
-            is_truncated = any(name == _TRUNCATED for name, _ in record.headers)
-            content = Content(record.key, record.value, truncated=is_truncated)
-            place = RecordLocation(topics.callbacks_rejected, record.partition, record.offset)
-            judge.rejected(source, content, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
+            decision = _header(record, DECISION_HEADER) or ""
+            if name == settings.topics.callbacks:
+                judges.decisions.observe(place, record.timestamp_ms)
+                if decision:
+                    published = PublishedRecord(place, decision_id=decision, written_ms=record.timestamp_ms)
+                    judges.decisions.published(published)
+            judges.callbacks.callback(record.value, place, record.timestamp_ms, decision)
 
 
-def _read_decisions(judge: CallbackReconciliation, settings: Settings, records: Iterable[Record], codec: Codec) -> None:
-    """Add the decisions about rejected callbacks; their keys are the decided places."""
-    decided = f"{settings.topics.callbacks_rejected}/".encode()
-    for record in records:
-        if record.key is None or not record.key.startswith(decided):
+def _read_receipts(settings: Settings, reading: Reading, judges: _Judges) -> None:
+    topic = settings.topics.receipts
+    for record in reading.records(topic):
+        judges.registry.observe(record, topic)
+        place = RecordLocation(topic, record.partition, record.offset)
+        judges.callbacks.receipt(record.value, place, record.timestamp_ms, _header(record, DECISION_HEADER) or "")
+
+
+def _read_rejected(settings: Settings, reading: Reading, judges: _Judges) -> None:
+    topic = settings.topics.callbacks_rejected
+    for record in reading.records(topic):
+        source = _header(record, _SOURCE)
+        if source is None:
             continue
-        try:
-            decision = decision_of(codec.decode(record.value))
-        except UndecodableError:
-            continue
-        place = RecordLocation(settings.topics.decisions, record.partition, record.offset)
-        judge.decision(decision, place, record.timestamp_ms)
-
-
-def _source(record: Record) -> str | None:
-    """Return the source in the record's headers."""
-    return _header(record, _SOURCE)
+        content = Content(record.key, record.value, truncated=_header(record, _TRUNCATED) is not None)
+        place = RecordLocation(topic, record.partition, record.offset)
+        decision = _header(record, DECISION_HEADER) or ""
+        judges.callbacks.rejected(source, content, place, record.timestamp_ms, decision)
 
 
 def _header(record: Record, wanted: str) -> str | None:
+    """Return the first value of a header; None: the record does not have it."""
     return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == wanted), None)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.kafka.consumer.log_reader import Commit, LogReader
+    from stream_scorer.kafka.registry.serde import Serde
+    from stream_scorer.settings import Settings
 
 
 class GroupStart(NamedTuple):
@@ -121,6 +123,15 @@ class GroupInput:
                     f" {begin} on: nothing below that was checked"
                 )
         return notes
+
+
+class ReconciledGroup(NamedTuple):
+    """A group that is reconciled, and what reads and decodes its topics."""
+
+    settings: Settings
+    log: LogReader
+    framing: Serde
+    input: GroupInput
 
 
 def _checked_range(commit: Commit | None, extent: OffsetRange) -> CommittedRange:

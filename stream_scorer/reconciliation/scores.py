@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.desk.decisions import DECISION_HEADER
+from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
 from stream_scorer.core.reconciliation.decisions import PublishedRecord
 from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Reconciliation, RecordLocation
 from stream_scorer.core.records import Partition
@@ -31,7 +31,7 @@ from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.reconciliation.decisions import DecisionReading, replayed_record
-from stream_scorer.reconciliation.group_input import GroupInput
+from stream_scorer.reconciliation.group_input import GroupInput, ReconciledGroup
 from stream_scorer.reconciliation.topic_reader import Queues, Reading, RegistryCheck, gap_notes, gaps_of
 from stream_scorer.schema_files import SchemaFile
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from stream_scorer.core.reconciliation.decisions import DecisionReconciliation
+    from stream_scorer.core.reconciliation.log_gaps import LogGaps
+    from stream_scorer.core.reconciliation.record_states import CommittedRange
     from stream_scorer.core.reconciliation.score_report import Report
     from stream_scorer.kafka.consumer.log_reader import Record
     from stream_scorer.kafka.registry.serde import Serde
@@ -82,42 +84,51 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     group_input.check_identity()
     queues = Queues(log, group_id, retries)
     taken = queues.taken()
-    decisions = DecisionReading(settings, log, framing)
+    group = ReconciledGroup(settings, log, framing, group_input)
+    ends = _read_ends(group, partitions, retries)
+    waiting = {name: _from(taken, name, extents) for name, extents in ends.retries.items()}
+    inputs = group_input.readable(ends.checked)
+    judges = _judges(group, ends, inputs)
+    reading = Reading(log, {topic: inputs, **ends.outputs, **waiting, **ends.decisions.extents}, progress)
+    _read_inputs(settings, reading, judges)
+    _read_outputs(settings, reading, judges, framing)
+    _read_retries(reading, judges.scores, group_id, queues)
+    ends.decisions.read(reading, judges.decisions)
+    judges.decisions.close(judges.scores.findings)
+    committed = group_input.committed_now()
+    gone = (*gap_notes(ends.outputs, ends.gaps), *_deleted_retries(taken, ends.retries))
+    report = judges.scores.result(committed, (*group_input.notes(), *gone, *judges.decisions.notes()))
+    judges.registry.check(report)
+    return report
+
+
+class _Ends(NamedTuple):
+    """The ends of all topics, in the order in which they were read.
+
+    Attributes:
+        outputs: the offsets of the output topics and the audit topic.
+        retries: the offsets of the retry topics.
+        checked: the group's committed range on each partition of the features topic.
+        decisions: the decisions topic with its ends.
+        gaps: the deleted and compacted records of ``outputs``.
+    """
+
+    outputs: Mapping[str, Mapping[int, OffsetRange]]
+    retries: Mapping[str, Mapping[int, OffsetRange]]
+    checked: Mapping[int, CommittedRange]
+    decisions: DecisionReading
+    gaps: LogGaps
+
+
+def _read_ends(group: ReconciledGroup, partitions: Mapping[str, int], retries: Mapping[str, int]) -> _Ends:
+    """Read the ends of all topics, once the transactions below them have ended; the numbers are those of partitions."""
+    settings, log = group.settings, group.log
     outputs = {name: log.extents(name, partitions[name]) for name in settings.topics.scoring[1:]}
     kept = {name: log.extents(name, count) for name, count in retries.items()}
     for name, extents in (*outputs.items(), *kept.items()):
         log.wait_for_last_stable_offset(name, extents)
-    decisions.wait()
-    waiting = {name: _from(taken, name, extents) for name, extents in kept.items()}
-    checked = group_input.read_ends()
-    gaps = gaps_of(log, outputs)
-    start = group_input.start()
-    judge = Reconciliation(
-        topic,
-        group_id,
-        checked,
-        _codecs(framing),
-        Outputs(_topics_of(settings), settings.topics.audit, gaps),
-        lost=start.lost,
-        unknown_starts=start.unknown_starts,
-        compacted=log.is_compacted(topic),
-        since_ms=start.since_ms,
-    )
-    inputs = group_input.readable(checked)
-    decisions.read_ends()
-    reading = Reading(log, {topic: inputs, **outputs, **waiting, **decisions.extents}, progress)
-    decided = decisions.reconciliation({topic: inputs, **outputs}, start.since_ms)
-    judges = _Judges(judge, decided, RegistryCheck(settings))
-    _read_inputs(settings, reading, judges)
-    _read_outputs(settings, reading, judges, framing)
-    _read_retries(reading, judge, group_id, queues)
-    decisions.read(reading, decided)
-    decided.close(judge.findings)
-    committed = group_input.committed_now()
-    notes = (*group_input.notes(), *gap_notes(outputs, gaps), *_deleted_retries(taken, kept))
-    report = judge.result(committed, notes)
-    judges.registry.check(report)
-    return report
+    checked = group.input.read_ends()
+    return _Ends(outputs, kept, checked, DecisionReading(settings, log, group.framing), gaps_of(log, outputs))
 
 
 class _Judges(NamedTuple):
@@ -126,6 +137,29 @@ class _Judges(NamedTuple):
     scores: Reconciliation
     decisions: DecisionReconciliation
     registry: RegistryCheck
+
+
+def _judges(group: ReconciledGroup, ends: _Ends, inputs: Mapping[int, OffsetRange]) -> _Judges:
+    settings, start = group.settings, group.input.start()
+    topics = settings.topics
+    scores = Reconciliation(
+        topics.features,
+        settings.kafka.group_id,
+        ends.checked,
+        _codecs(group.framing),
+        Outputs(_topics_of(settings), topics.audit, ends.gaps),
+        lost=start.lost,
+        unknown_starts=start.unknown_starts,
+        compacted=group.log.is_compacted(topics.features),
+        since_ms=start.since_ms,
+    )
+    decisions = ends.decisions.reconciliation(
+        {Action.REPLAYED: topics.features, Action.ACCEPTED: topics.scores},
+        [topics.rejected, topics.review],
+        {topics.features: inputs, **ends.outputs},
+        {Partition(topics.features, number): at_ms for number, at_ms in start.since_ms.items()},
+    )
+    return _Judges(scores, decisions, RegistryCheck(settings))
 
 
 def _codecs(framing: Serde) -> Codecs:
@@ -145,6 +179,7 @@ def _read_inputs(settings: Settings, reading: Reading, judges: _Judges) -> None:
     topic = settings.topics.features
     for record in reading.records(topic):
         judges.scores.input(record.partition, record.offset, _content(record))
+        judges.decisions.observe(RecordLocation(topic, record.partition, record.offset), record.timestamp_ms)
         if record.headers and (marked := replayed_record(topic, settings.topics.rejected, record)) is not None:
             judges.decisions.published(marked)
 
@@ -163,19 +198,25 @@ def _read_outputs(
         for record in reading.records(name):
             place = RecordLocation(name, record.partition, record.offset)
             names = _names(record)
+            if name == topics.scores:
+                decided.observe(place, record.timestamp_ms)
             if names.source is not None and names.decision_id and name == topics.scores:
                 wanted.observe(record, name)
-                decided.published(PublishedRecord(place, decision_id=names.decision_id))
+                published = PublishedRecord(place, decision_id=names.decision_id, written_ms=record.timestamp_ms)
+                decided.published(published)
                 judge.accepted(names.source, place, _content(record), written_ms=record.timestamp_ms)
             elif names.source is not None and kind_of is not None:
                 if names.reason is None:
                     wanted.observe(record, name)
+                content = Content(record.key, record.value, names.reason or "", names.truncated)
+                if names.reason is not None and decided.is_replayed(place):
+                    decided.rejection(place, judge.replayable(names.source, content, written_ms=record.timestamp_ms))
                 judge.output(
                     kind_of(record),
                     names.source,
                     names.batch_id,
                     place,
-                    Content(record.key, record.value, names.reason or "", names.truncated),
+                    content,
                     was_deferred=names.was_deferred,
                     written_ms=record.timestamp_ms,
                 )

@@ -7,38 +7,23 @@ shutdown does not wait for it (`telemetry.collectors`).
 from __future__ import annotations
 
 import os
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.sdk.metrics import (
-    AlwaysOffExemplarFilter,
-    AlwaysOnExemplarFilter,
-    MeterProvider,
-    TraceBasedExemplarFilter,
-)
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from stream_scorer import __version__
 from stream_scorer.telemetry.collectors import close_within_limit, rate_limit_logs
 from stream_scorer.telemetry.otel_components import check_installed_exporter, check_installed_sdk
-from stream_scorer.telemetry.otel_env import exemplar_filter, metric_values
+from stream_scorer.telemetry.otel_env import metric_values
 from stream_scorer.telemetry.otlp_env import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.metrics import Meter
-    from opentelemetry.sdk.metrics import ExemplarFilter
     from opentelemetry.sdk.metrics.export import MetricReader
 
-# Passed explicitly: the SDK raises an error if the variable is empty, which must mean that it is not set.
-_EXEMPLAR_FILTERS: Final[Mapping[str, Callable[[], ExemplarFilter]]] = MappingProxyType(
-    {
-        "trace_based": TraceBasedExemplarFilter,
-        "always_on": AlwaysOnExemplarFilter,
-        "always_off": AlwaysOffExemplarFilter,
-    }
-)
 _EXPORTER_LOGS: Final = (
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
     "opentelemetry.sdk.metrics._internal.export",
@@ -73,7 +58,7 @@ class Meters:
         instance: the resource's ``service.instance.id``, which distinguishes the counters of two workers.
 
     Raises:
-        SettingsError: as `stream_scorer.telemetry.otel_env.exemplar_filter` and `check_sdk`.
+        SettingsError: as `stream_scorer.telemetry.otel_env.check_sdk`.
     """
 
     def __init__(
@@ -87,7 +72,9 @@ class Meters:
         self._provider = MeterProvider(
             metric_readers=readers,
             resource=resource,
-            exemplar_filter=_EXEMPLAR_FILTERS[exemplar_filter(os.environ)](),
+            # The exporter for Prometheus writes no exemplars, and the loops measure outside of any span. Passed
+            # explicitly: the SDK raises an error if its variable is empty, which must mean that it is not set.
+            exemplar_filter=AlwaysOffExemplarFilter(),
             shutdown_on_exit=False,
         )
         self.meter: Meter = self._provider.get_meter(scope, __version__)

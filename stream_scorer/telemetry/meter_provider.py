@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from stream_scorer.runtime.metric_definitions import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
 from stream_scorer.telemetry.exporters import Meters, otlp_readers
@@ -24,6 +25,7 @@ _NAMES: Final = {
     "run": ("stream-scorer", "stream_scorer"),
     "callbacks": ("stream-scorer-callbacks", "stream_scorer.callbacks"),
 }
+_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class ServiceMetrics:
@@ -41,6 +43,8 @@ class ServiceMetrics:
     def __init__(self, service: Service, *, instance: str | None = None, constants: Attributes = NO_ATTRIBUTES) -> None:
         # Its own, so that two services in one process do not mix.
         self._registry = CollectorRegistry()
+        # Memory, processor time, start and open files of this process; Linux only.
+        ProcessCollector(registry=self._registry)
         readers = [PrometheusMetricReader(registry=self._registry), *otlp_readers()]
         self._meters = Meters(*_NAMES[service], readers, instance)
         self._constants = constants
@@ -92,9 +96,15 @@ class ServiceMetrics:
         constants = {name: self._constants[name] for name in named if name in self._constants}
         return constants | one.labels(attributes)
 
-    def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """Return the content type and all metrics: OpenMetrics if ``accept`` lists it, else Prometheus' text format.
+
+        Not ``choose_encoder`` of the library: it raises an error for a version that is not a number.
+        """
+        if any(one.split(";")[0].strip().lower() == _OPENMETRICS for one in accept.split(",")):
+            text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return openmetrics.CONTENT_TYPE_LATEST, text
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def close(self) -> None:
         """Export buffered metrics and close the readers."""

@@ -10,7 +10,7 @@ from stream_scorer.http_client.environment import (
     check_client_certificate,
     check_http_environment,
 )
-from stream_scorer.telemetry.otel_env import check_exporter, check_sdk, exemplar_filter, metric_values, trace_values
+from stream_scorer.telemetry.otel_env import check_exporter, check_sdk, metric_values, trace_values
 from stream_scorer.telemetry.otlp_env import METRICS, TRACES, collector_endpoint, collector_files
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ def check_otel_environment(environ: Mapping[str, str]) -> None:
         SettingsError: a variable cannot work; the message names it.
     """
     check_installed_sdk(environ)
-    exemplar_filter(environ)
     if metric_values(environ) is not None:
         check_installed_exporter(environ, METRICS)
     traces = trace_values(environ)

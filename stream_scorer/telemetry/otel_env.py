@@ -35,7 +35,8 @@ _CONTEXT: Final = ("OTEL_PYTHON_CONTEXT", "opentelemetry_context")
 _METER_PROVIDER: Final = ("OTEL_PYTHON_METER_PROVIDER", "opentelemetry_meter_provider")
 _CREDENTIALS: Final = "opentelemetry_otlp_credential_provider"
 _ATTRIBUTE: Final = re.compile(r"\s*[^\s=,]+\s*=.*")
-_EXEMPLAR_FILTERS: Final = ("trace_based", "always_on", "always_off")
+_EXEMPLARS: Final = "OTEL_METRICS_EXEMPLAR_FILTER"
+_NO_EXEMPLARS: Final = "always_off"
 # Limits on a span's contents that the SDK reads.
 _SPAN_LIMITS: Final = (
     *("OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
@@ -116,15 +117,6 @@ def metric_values(environ: Mapping[str, str]) -> MetricValues | None:
     return MetricValues(interval_ms, _whole(environ, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000) or _NO_LIMIT_MS)
 
 
-def exemplar_filter(environ: Mapping[str, str]) -> str:
-    """Return the exemplar filter: ``trace_based``, ``always_on`` or ``always_off``.
-
-    Raises:
-        SettingsError: as `trace_values`.
-    """
-    return one_of(environ, "OTEL_METRICS_EXEMPLAR_FILTER", _EXEMPLAR_FILTERS)
-
-
 def check_sdk(environ: Mapping[str, str], installed: Callable[[str], Collection[str]]) -> None:
     """Check the variables that the SDK reads whatever is exported.
 
@@ -136,6 +128,12 @@ def check_sdk(environ: Mapping[str, str], installed: Callable[[str], Collection[
         SettingsError: a component is not installed, or a value is invalid; the message names the variable.
     """
     _component(environ, *_CONTEXT, installed)
+    wanted = environ.get(_EXEMPLARS, "").strip()
+    if wanted and wanted.lower() != _NO_EXEMPLARS:
+        raise SettingsError(
+            f"{_EXEMPLARS}: {excerpt(wanted)} is not supported, since no metric is exported with exemplars;"
+            f" leave the variable out, or set it to {_NO_EXEMPLARS}"
+        )
     one_of(environ, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", ("false", "true"))
     for pair in filter(str.strip, environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")):
         if not _ATTRIBUTE.fullmatch(pair):

@@ -14,22 +14,28 @@ if TYPE_CHECKING:
 
 DECISION = Avro("decision.avsc")
 # What each action publishes, by the kind of topic.
-PUBLISHES = {"REPLAYED": "features", "ACCEPTED": "scores"}
+PUBLISHES = {"REPLAYED": "features", "ACCEPTED": "scores", "REDELIVERED": "callbacks"}
 
 
-def is_accepted(row: Row) -> bool:
-    """Whether a score was accepted by an operator: such a one is no outcome of its input."""
+def is_decided(row: Row) -> bool:
+    """Whether an operator's decision published it: such a score is no outcome, such a callback no plan."""
     return row.own_header("decision") is not None
+
+
+def decisions_of(books: ExpectedState) -> list[dict[str, Any]]:
+    """The decisions about records."""
+    decisions: list[dict[str, Any]] = [DECISION.decode(row.value) for row in books.rows.get("decisions", [])]
+    return [one for one in decisions if one["action"] != "JOB"]
 
 
 def broken_decisions(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
     """Kind, place and text of everything that is wrong."""
-    decisions: list[dict[str, Any]] = [DECISION.decode(row.value) for row in books.rows.get("decisions", [])]
-    decisions = [one for one in decisions if one["action"] != "JOB"]
+    decisions = decisions_of(books)
     for place, times in Counter(one["place"] for one in decisions).items():
         if times > 1:
             yield "decided twice", place, f"has {times} decisions"
-    published = {row.place: row for kind in set(PUBLISHES.values()) for row in books.rows[kind] if _is_marked(row)}
+    topics = set(PUBLISHES.values())
+    published = {row.place: row for kind in topics for row in books.rows.get(kind, []) if _is_marked(row)}
     results = {one["result_place"]: one for one in decisions if one["action"] in PUBLISHES}
     for place in published.keys() - results.keys():
         yield "undecided", place, "was published by a decision that is not there"
@@ -42,18 +48,29 @@ def broken_decisions(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
             decision["decision_id"],
         ):
             yield "undecided", place, f"names another decision than {decision['decision_id']}"
+        elif decision["action"] == "REPLAYED":
+            yield from _broken_replay(books, decision, row)
     yield from _broken_acceptances(books)
 
 
 def _is_marked(row: Row) -> bool:
-    """A replayed contact on the features topic, or an accepted score. Its outputs bear the mark, too."""
-    return is_accepted(row) or (row.own_header("replay-of") is not None and row.own_header("source") is None)
+    """A replayed contact on the features topic, an accepted score, or a callback that is delivered again."""
+    return is_decided(row) or (row.own_header("replay-of") is not None and row.own_header("source") is None)
+
+
+def _broken_replay(books: ExpectedState, decision: dict[str, Any], row: Row) -> Iterator[tuple[str, str, str]]:
+    """A contact comes back byte for byte, unless the decision names changes; a truncated one comes from its source."""
+    for rejected in books.rows["rejected"]:
+        if rejected.place != decision["place"] or rejected.own_header("error-truncated") is not None:
+            continue
+        if row.key != rejected.key or (row.value != rejected.value and not decision["changes"]):
+            yield "mismatch", row.place, f"is not, byte for byte, {rejected.place}, which was replayed"
 
 
 def _broken_acceptances(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
     in_review = {row.own_header("source"): row for row in books.rows["review"]}
     seen: set[str | None] = set()
-    for row in filter(is_accepted, books.rows["scores"]):
+    for row in filter(is_decided, books.rows["scores"]):
         source = row.own_header("source")
         if source in seen:
             yield "accepted twice", row.place, f"{source} was accepted before"

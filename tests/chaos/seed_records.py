@@ -96,11 +96,11 @@ def good_books() -> ExpectedState:
     return ExpectedState(dict(rows), commits, account, group_id="group", campaign=True, good=good)
 
 
-def callback(callback_id: str, sources: list[str]) -> bytes:
+def callback(callback_id: str, sources: list[str], body: bytes = b"") -> bytes:
     lists = {"sources": sources, "event_ids": [], "contact_ids": []}
     times = {"planned_at": 1, "attempts": 0, "not_before": 1}
     return CALLBACK.encode(
-        {"callback_id": callback_id, "campaign_id": None, "target": "t", "body": b"", **lists, **times}
+        {"callback_id": callback_id, "campaign_id": None, "target": "t", "body": body, **lists, **times}
     )
 
 
@@ -292,30 +292,47 @@ def change_what_waits(books: ExpectedState) -> None:
     books.rows["retry-1"][0] = books.rows["retry-1"][0]._replace(value=b"other")
 
 
-def decide(books: ExpectedState, action: str, place: str, result: str, number: int = 0) -> None:
+def decide(books: ExpectedState, action: str, place: str, result: str, number: int = 0, **changes: str) -> None:
     """A decision; its id is that of the number."""
     fields = {"decision_id": f"d-{number}", "place": place, "topic_id": None, "action": action, "job": "j"}
-    others = {"operator": "ada", "note": "", "decided_at": 1, "result_place": result, "changes": {}}
+    others = {"operator": "ada", "note": "", "decided_at": 1, "result_place": result, "changes": changes}
     at = len(books.rows.setdefault("decisions", []))
     books.rows["decisions"].append(row("decisions", at, place, DECISION.encode({**fields, **others})))
 
 
-def replay(books: ExpectedState, *, times: int = 1, decided: bool = True) -> None:
+def replay(
+    books: ExpectedState,
+    *,
+    times: int = 1,
+    decided: bool = True,
+    value: bytes | None = None,
+    key: str | None = None,
+    changes: dict[str, str] | None = None,
+) -> None:
     """The rejected contact is replayed, and waits: all of it is as it should be, if it is once and decided."""
     of = books.rows["rejected"][0]
+    assert of.key is not None
+    key, value = key or of.key.decode(), value or of.value
     for number in range(times):
         offset = CONTACTS // _PARTITIONS + number
-        name = f"C-again-{number}"
-        books.rows["features"].append(row("features", offset, name, contact(name).value, replay_of=of.place))
+        books.rows["features"].append(row("features", offset, key, value, replay_of=of.place))
         books.commits[0] = Commit(offset + 1, "start=0")
         given = {"source": f"features/0/{offset}", "deferred": "1", "not_before": "1", "group": "group"}
-        books.rows.setdefault("retry-1", []).append(row("retry-1", number, name, contact(name).value, **given))
+        books.rows.setdefault("retry-1", []).append(row("retry-1", number, key, value, **given))
         if decided:
-            decide(books, "REPLAYED", of.place, f"features/0/{offset}", number)
+            decide(books, "REPLAYED", of.place, f"features/0/{offset}", number, **(changes or {}))
 
 
 def replay_twice(books: ExpectedState) -> None:
     replay(books, times=2)
+
+
+def replay_another_value(books: ExpectedState) -> None:
+    replay(books, value=b"other")
+
+
+def replay_another_key(books: ExpectedState) -> None:
+    replay(books, key="other", changes={"age": "40"})
 
 
 def replay_undecided(books: ExpectedState) -> None:
@@ -349,8 +366,98 @@ def accept_another_score(books: ExpectedState) -> None:
     accept(books, points=0.8)
 
 
+def redeliver(
+    books: ExpectedState,
+    number: int = 0,
+    *,
+    place: str = "callbacks-rejected/0/0",
+    callback_id: str = "call",
+    body: bytes = b"",
+    retargeted: str | None = None,
+) -> None:
+    """The callback is delivered again: all of it is as it should be, if it is once and what was planned."""
+    due, at, decision = [one.place for one in books.rows["scores"]], 10 + number, f"d-{number}"
+    for kind, value in (("callbacks", callback(callback_id, due, body)), ("receipts", receipt(callback_id, due))):
+        books.rows[kind].append(row(kind, at, callback_id, value, decision=decision, decided_at="1"))
+    changes = {} if retargeted is None else {"retargeted": retargeted}
+    decide(books, "REDELIVERED", place, f"callbacks/0/{at}", number, **changes)
+
+
+def redeliver_twice(books: ExpectedState) -> None:
+    for number in (0, 1):
+        redeliver(books, number)
+
+
+def redeliver_undecided(books: ExpectedState) -> None:
+    redeliver(books)
+    books.rows["decisions"].clear()
+
+
+def decide_without_a_callback(books: ExpectedState) -> None:
+    decide(books, "REDELIVERED", "callbacks-rejected/0/0", "callbacks/0/10")
+
+
+def redeliver_once_more(books: ExpectedState) -> None:
+    redeliver(books)
+    books.rows["callbacks"].append(books.rows["callbacks"][-1]._replace(offset=11))
+
+
+def redeliver_under_another_id(books: ExpectedState) -> None:
+    redeliver(books, callback_id="other")
+
+
+def redeliver_another_body(books: ExpectedState) -> None:
+    redeliver(books, body=b"other")
+
+
+def retarget_another_callback(books: ExpectedState) -> None:
+    redeliver(books, callback_id="new", retargeted="elsewhere")
+
+
+def receive_redelivery_twice(books: ExpectedState) -> None:
+    redeliver(books)
+    books.rows["receipts"].append(books.rows["receipts"][-1]._replace(offset=11))
+
+
+def lose_receipt_of_redelivery(books: ExpectedState) -> None:
+    redeliver(books)
+    del books.rows["receipts"][-1]
+
+
+def receive_redelivery_under_another_id(books: ExpectedState) -> None:
+    redeliver(books)
+    kept = books.rows["receipts"][-1]
+    sources = [one.place for one in books.rows["scores"]]
+    books.rows["receipts"][-1] = kept._replace(value=receipt("other", sources))
+
+
+def receive_redelivery_of_a_part(books: ExpectedState) -> None:
+    redeliver(books)
+    books.rows["receipts"][-1] = books.rows["receipts"][-1]._replace(value=receipt("call", ["scores/0/0"]))
+
+
+def receive_undecided(books: ExpectedState) -> None:
+    redeliver(books)
+    del books.rows["callbacks"][-1]
+
+
 PLANTED: Final = (
+    (redeliver_twice, "decided twice", "callbacks-rejected/0/0"),
+    (redeliver_undecided, "undecided", "callbacks/0/10"),
+    (decide_without_a_callback, "unpublished", "callbacks-rejected/0/0"),
+    (redeliver_once_more, "redelivered twice", "callbacks/0/11"),
+    (redeliver_once_more, "undecided", "callbacks/0/11"),
+    (redeliver_under_another_id, "mismatch", "callbacks/0/10"),
+    (redeliver_another_body, "mismatch", "callbacks/0/10"),
+    (retarget_another_callback, "mismatch", "callbacks/0/10"),
+    (receive_redelivery_twice, "receipt twice", "receipts/0/11"),
+    (lose_receipt_of_redelivery, "no receipt", "callbacks/0/10"),
+    (receive_redelivery_under_another_id, "mismatch", "receipts/0/10"),
+    (receive_redelivery_of_a_part, "mismatch", "receipts/0/10"),
+    (receive_undecided, "receipt undue", "receipts/0/10"),
     (replay_twice, "decided twice", "rejected/0/0"),
+    (replay_another_value, "mismatch", "features/0/4"),
+    (replay_another_key, "mismatch", "features/0/4"),
     (replay_undecided, "undecided", "features/0/4"),
     (decide_without_a_record, "unpublished", "rejected/0/0"),
     (accept_twice, "accepted twice", "scores/0/91"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from expected_state import Memory
+from scoring_harness import contact
 from seed_records import (
     PLANTED,
     accept,
@@ -18,6 +19,7 @@ from seed_records import (
     lose,
     pay_nothing,
     receive_twice,
+    redeliver,
     replay,
     swap,
     wait,
@@ -58,6 +60,18 @@ def test_a_replay_and_an_acceptance_are_good(books: ExpectedState) -> None:
     assert verdict(books) == ""
     books.campaign = False  # the planner has not read the accepted score
     accept(books)
+    assert verdict(books) == ""
+
+
+def test_a_replay_with_changes_has_another_value(books: ExpectedState) -> None:
+    replay(books, value=contact("C7", age=41).value, changes={"age": "41"})
+    assert verdict(books) == ""
+
+
+def test_a_redelivery_is_one_more_callback_and_one_more_receipt(books: ExpectedState) -> None:
+    redeliver(books)
+    redeliver(books, 1, place="callbacks-rejected/0/1")  # it was refused again
+    redeliver(books, 2, place="callbacks-rejected/0/2", callback_id="new", body=b"new", retargeted="call")
     assert verdict(books) == ""
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callback_rules import broken_callbacks
-from decision_rules import broken_decisions, is_accepted
+from decision_rules import broken_decisions, is_decided
 from scoring_harness import AUDIT, SCORE
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _by_source(books: ExpectedState) -> tuple[dict[str, tuple[str, Row]], list[V
     found = []
     for kind in OUTCOMES:
         for row in books.rows[kind]:
-            if is_accepted(row):
+            if is_decided(row):
                 continue
             source = row.own_header("source")
             if source is None:

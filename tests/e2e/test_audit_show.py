@@ -135,7 +135,7 @@ def test_an_undecodable_record_of_the_contact_by_its_key(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nobody"], "no record of this contact is selected"),
+        (["absent"], "no record of this contact is selected"),
         ([""], "contact id ''"),
         ([], "Missing argument 'CONTACT'"),
         (["anna", "--since", "soon"], "--since 'soon'"),

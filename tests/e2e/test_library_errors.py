@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from raw_http import RawServer, answer, raw_server
+from raw_http import RawServer, answer, hang_up, raw_server
 
 from stream_scorer import (
     ApiError,
@@ -90,7 +90,7 @@ def test_status_and_correlation_id_of_the_login(server: RawServer, calculator: P
 
 def test_no_status_without_a_response(calculator: PredictiveScoreCalculator, server: RawServer) -> None:
     calculator.auth.get_token()
-    server.respond(lambda _, conn: conn.close())
+    server.respond(hang_up)
     with pytest.raises(ApiUnavailable) as caught:
         calculator.calculate([CONTACT])
     assert (caught.value.status_code, caught.value.correlation_id) == (None, None)

@@ -71,7 +71,7 @@ def test_the_admin_port_does_not_hold_its_answers_back_either(monkeypatch: pytes
         options.extend(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in accepted)
 
     accepted: list[socket.socket] = []
-    server = AdminServer("127.0.0.1", 0, live=live, ready=lambda: None, metrics=lambda: b"")
+    server = AdminServer("127.0.0.1", 0, live=live, ready=lambda: None, metrics=lambda _: ("text/plain", b""))
     with server:
         assert server._server is not None
         get_request = server._server.get_request

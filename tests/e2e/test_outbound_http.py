@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from raw_http import RawServer, answer, raw_server, token
+from raw_http import RawServer, answer, hang_up, raw_server, token
 from support_targets import callback, score, settings
 
 from stream_scorer.core.callbacks.types import DeliveryKind
@@ -263,7 +263,7 @@ def test_without_a_token_nothing_is_sent(
 def test_a_remedy_names_no_setting_of_webhooks(
     server: RawServer, make: Callable[..., OutboundTarget], status: int | None
 ) -> None:
-    server.respond((lambda _, conn: conn.close()) if status is None else answer(status, {"code": "some.code"}))
+    server.respond(hang_up if status is None else answer(status, {"code": "some.code"}))
     target = make()
     remedy = target.deliver(callback(target, "C-1", "C-2")).remedy
     assert remedy

@@ -63,22 +63,29 @@ def test_a_repaired_contact_ends_as_one_score(stage: WorkerHarness) -> None:
     assert (again["decided"], again["skipped"]) == (0, {"decided before": 1})
     each_once([row for row in desk.rows(stage.topics["features"]) if "stream-scorer-replays" in row.headers], "own")
     assert desk.call("reconcile").returncode == 0
+    without = desk.call("reconcile", "--json", topics__decisions=f"absent-{stage.group_id}")
+    assert without.returncode == 0, without.stderr
+    [note] = json.loads(without.stdout)["notes"]
+    assert "the decisions that published 1 records are not there (the topic is empty or absent)" in note
 
-    # Planted: the same replay by another program, a second decision, and a decision whose record is not there.
+    # Planted: the same replay by another program, a second decision, and a decision whose record is not there; and a
+    # replay under another key.
     plain = {name: value for name, value in replayed.headers.items() if name != "own"}
-    stage.produce([Input(b"C-1", replayed.value, headers=list(plain.items()))])
+    stage.produce(Input(key, replayed.value, headers=list(plain.items())) for key in (b"C-1", b"other"))
+    [other] = [row for row in desk.rows(stage.topics["features"]) if row.key == b"other"]
     worker = stage.start_ready()
     stage.wait_done(needs=worker)
     worker.stop()
     nowhere = {**decision, "place": f"{stage.topics['rejected']}/0/99", "result_place": replayed.place[:-1] + "0"}
-    desk.decide([decision, nowhere])
+    desk.decide([decision, nowhere, {**decision, "result_place": other.place}])
     done = desk.call("reconcile", "--json")
     assert done.returncode == 1
     counts = json.loads(done.stdout)["counts"]
     assert {kind: count for kind, count in counts.items() if count} == {
-        "decided_twice": 1,
+        "decided_twice": 2,
         "not_decided": 1,
         "not_published": 1,
+        "wrong_value": 1,
     }
 
 
@@ -360,7 +367,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("replay", "nobody", "--yes"), "no record of"),
+        (("replay", "absent", "--yes"), "no record of"),
         (("replay", "C-0"), "nothing was changed: repeat the command with --yes"),
         (("replay", "--reason", "bad", "--yes"), "--reason 'bad': use undecodable"),
         (("replay", "--where", "features['age'] >", "--yes"), "--where is no expression (at its end)"),
@@ -375,7 +382,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
         (("discard", "C-0", "--note", "x", "--operator", "\udcff", "--yes"), "--operator '\\udcff': it is not valid"),
         (("replay", "--place", "x", "--yes"), "--place 'x': must be TOPIC/PARTITION/OFFSET"),
         (("replay", "--job", "1", "--yes"), "--job '1': use a letter"),
-        (("explain", "nobody"), "no record of"),
+        (("explain", "absent"), "no record of"),
         (("explain",), "name a contact, or select records"),
         (("discard", "C-0", "--yes"), "Missing option '--note'"),
     ],

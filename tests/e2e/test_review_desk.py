@@ -116,7 +116,7 @@ def test_the_explanation_names_limit_state_and_command(desk: DeskHarness) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("accept", "nobody", "--note", "x", "--yes"), "no record of"),
+        (("accept", "absent", "--note", "x", "--yes"), "no record of"),
         (("accept", "C-1", "--yes"), "Missing option '--note'"),
         (("accept", "C-1", "--note", "x"), "nothing was changed"),
         (("accept", "--reason", "odd", "--note", "x", "--yes"), "--reason 'odd': use narrow_interval"),

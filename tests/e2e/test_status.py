@@ -79,8 +79,8 @@ def test_what_waits_is_shown_for_each_partition_and_retry_topic(stage: WorkerHar
     stage.produce(contacts(400, stage.partitions))
     stage.commit_by_hand(dict.fromkeys(range(stage.partitions), 90))
     put(broker, stage.retries[0], stage.group_id, "another group", None)
-    told = json.loads(done(stage.settings(), "--json", "--interval", "0.5"))
-    [group] = told["groups"]
+    printed = json.loads(done(stage.settings(), "--json", "--interval", "0.5"))
+    [group] = printed["groups"]
     assert (group["loop"], group["group_id"], group["topic"]) == ("scoring", stage.group_id, stage.topics["features"])
     assert (group["lag"], group["rate_per_s"], group["time_left_s"]) == (40, 0.0, None)
     assert [(one["committed"], one["end"], one["lag"]) for one in group["partitions"]] == [(90, 100, 10)] * 4
@@ -97,11 +97,11 @@ def test_a_worker_at_work_is_shown_with_rate_and_time_left_and_its_admin_port(st
     worker = stage.start_ready(scoring__max_in_flight="2", scoring__max_contacts="200")
     url = f"http://127.0.0.1:{worker.admin_port}"
     stage.wait(stage.commits, "a commit", needs=worker)
-    told = json.loads(done(stage.settings(), "--json", "--admin", url, "--admin", "http://127.0.0.1:1"))
-    [group] = told["groups"]
+    printed = json.loads(done(stage.settings(), "--json", "--admin", url, "--admin", "http://127.0.0.1:1"))
+    [group] = printed["groups"]
     assert group["rate_per_s"] > 0
     assert 0 < group["time_left_s"] < 600
-    present, absent = told["workers"]
+    present, absent = printed["workers"]
     assert (present["is_ready"], present["open_breakers"], present["callbacks"]) == (True, [], None)
     assert present["quota_allowed"] > present["quota_used"] > 0
     assert (absent["is_ready"], absent["detail"]) == (None, "no answer: connection refused")
@@ -121,11 +121,11 @@ def test_the_campaign_worker_is_shown_with_its_groups(
     url = f"http://127.0.0.1:{worker.admin_port}"
 
     def groups() -> dict[str, Any] | None:
-        told = json.loads(done(settings, "--json", "--admin", url))
-        found = {group["loop"]: group for group in told["groups"]}
+        printed = json.loads(done(settings, "--json", "--admin", url))
+        found = {group["loop"]: group for group in printed["groups"]}
         is_done = len(found) == 2 and all(one["lag"] == 0 for one in found.values())
-        is_done = is_done and told["workers"][0].get("callbacks", {}).get("in_flight") == 0
-        return {**found, "worker": told["workers"][0]} if is_done else None
+        is_done = is_done and printed["workers"][0].get("callbacks", {}).get("in_flight") == 0
+        return {**found, "worker": printed["workers"][0]} if is_done else None
 
     found = campaign.wait(groups, "no lag", needs=worker)
     assert found.keys() == {"planner", "deliverer", "worker"}

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -326,6 +327,28 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "log-events": log_events,
     "schemas": schemas,
 }
+# --- alerts
+
+_RULES: Final = DOCS.parent / "deploy" / "prometheus" / "stream-scorer.rules.yml"
+PROMETHEUS_RULE: Final = DOCS.parent / "deploy" / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml"
+
+
+def prometheus_rule() -> str:
+    """The rules file as a resource of the Prometheus operator."""
+    _, _, groups = _RULES.read_text(encoding="utf-8").partition("\ngroups:\n")
+    head = (
+        "# Written by `make reference` from deploy/prometheus/stream-scorer.rules.yml: change that file.",
+        "apiVersion: monitoring.coreos.com/v1",
+        "kind: PrometheusRule",
+        "metadata:",
+        "  name: stream-scorer",
+        "  labels: {app.kubernetes.io/part-of: stream-scorer}",
+        "spec:",
+        "  groups:",
+    )
+    return "\n".join((*head, indent(groups, "  ")))
+
+
 _NAMES: Final = ("metrics", "settings", "security", "commands", "schemas")
 PAGES: Final = (*(DOCS / f"{name}.md" for name in _NAMES), _LOG_PAGE)
 
@@ -336,9 +359,9 @@ def current(page: Path) -> str:
 
 
 def main() -> None:
-    for page in PAGES:
-        text = current(page)
-        if text != page.read_text(encoding="utf-8"):
+    written = {page: current(page) for page in PAGES} | {PROMETHEUS_RULE: prometheus_rule()}
+    for page, text in written.items():
+        if not page.exists() or text != page.read_text(encoding="utf-8"):
             page.write_text(text, encoding="utf-8")
             print(f"{page.relative_to(DOCS.parent)} is written again")  # noqa: T201 - a tool of the command line
 

@@ -3,15 +3,16 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from stream_scorer.errors import LocalError
-from stream_scorer.runtime.admin_server import AdminServer
+from stream_scorer.runtime.admin_server import MAX_CONNECTIONS, AdminServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Service:
@@ -20,6 +21,11 @@ class Service:
     live: str | None = None
     ready: str | None = None
     metrics = b"# nothing\n"
+    accepted = ""
+
+    def exposition(self, accept: str) -> tuple[str, bytes]:
+        self.accepted = accept
+        return "text/plain; version=1", self.metrics
 
 
 @pytest.fixture
@@ -30,16 +36,18 @@ def service() -> Service:
 @pytest.fixture
 def port(service: Service) -> Iterator[int]:
     server = AdminServer(
-        "127.0.0.1", 0, live=lambda: service.live, ready=lambda: service.ready, metrics=lambda: service.metrics
+        "127.0.0.1", 0, live=lambda: service.live, ready=lambda: service.ready, metrics=service.exposition
     )
     with server:
         yield server.port
 
 
-def ask(port: int, path: str, method: str = "GET") -> tuple[int, str, dict[str, str]]:
+def ask(
+    port: int, path: str, method: str = "GET", headers: dict[str, str] | None = None
+) -> tuple[int, str, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode(), {k.lower(): v for k, v in response.getheaders()}
     finally:
@@ -64,7 +72,10 @@ def test_metrics_are_prometheus_text(service: Service, port: int) -> None:
     service.metrics = b"contacts_total 7\n"
     status, body, headers = ask(port, "/metrics")
     assert (status, body) == (200, "contacts_total 7\n")
-    assert headers["content-type"].startswith("text/plain; version=")
+    assert headers["content-type"] == "text/plain; version=1"
+    assert service.accepted == ""
+    ask(port, "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert service.accepted == "application/openmetrics-text; version=1.0.0"
 
 
 def test_a_query_changes_nothing_and_another_path_is_not_found(port: int) -> None:
@@ -95,7 +106,7 @@ def test_a_question_that_fails_is_told_without_its_text_and_the_server_goes_on(
     def broken() -> str | None:
         raise RuntimeError("secret")
 
-    with AdminServer("127.0.0.1", 0, live=broken, ready=lambda: None, metrics=lambda: b"") as server:
+    with AdminServer("127.0.0.1", 0, live=broken, ready=lambda: None, metrics=lambda _: ("text/plain", b"")) as server:
         assert ask(server.port, "/livez")[:2] == (500, "RuntimeError\n")
         assert ask(server.port, "/readyz")[0] == 200
     assert capsys.readouterr() == ("", "")
@@ -106,28 +117,90 @@ def test_a_client_that_says_nothing_holds_nobody_up(port: int) -> None:
         assert ask(port, "/livez")[0] == 200
 
 
+def await_connection_threads(expected: Callable[[int], bool]) -> None:
+    """Wait until their number is as expected: a thread gives back its connection's place a moment before it ends."""
+    end_s = time.monotonic() + 5
+    while not expected(sum("process_request" in thread.name for thread in threading.enumerate())):
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+
+
+def test_a_peer_that_opens_connections_takes_no_more_threads_than_the_limit_and_keeps_no_probe_out(port: int) -> None:
+    peers: list[socket.socket] = []
+    scraper = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    scraper.request("GET", "/metrics")
+    assert scraper.getresponse().read() == b"# nothing\n"
+    own = scraper.sock
+    try:
+        for _ in range(4):
+            # Two less than beside the scraper's: the last probe's may not have ended yet.
+            peers += [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(MAX_CONNECTIONS - 3)]
+            # Connections are accepted in order, so the peers' are open when this one is answered.
+            assert ask(port, "/readyz")[0] == 200
+            # Its request is newer than all these connections, so it keeps its own.
+            scraper.request("GET", "/livez")
+            assert scraper.getresponse().read() == b"ok\n"
+            await_connection_threads(lambda number: number <= MAX_CONNECTIONS)
+        assert scraper.sock is own
+        # The oldest ones were closed, the newest one was not.
+        assert peers[0].recv(1) == b""
+        peers[-1].sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        assert peers[-1].recv(12) == b"HTTP/1.1 200"
+    finally:
+        scraper.close()
+        for peer in peers:
+            peer.close()
+
+
+def test_a_connection_whose_thread_does_not_end_costs_the_new_one_its_place_and_no_thread() -> None:
+    release, entered = threading.Event(), threading.Semaphore(0)
+
+    def slow() -> str | None:
+        entered.release()
+        release.wait(30)
+        return None
+
+    server = AdminServer("127.0.0.1", 0, live=slow, ready=lambda: None, metrics=lambda _: ("text/plain", b""))
+    peers: list[socket.socket] = []
+    with server:
+        try:
+            for _ in range(MAX_CONNECTIONS):
+                peers.append(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+                peers[-1].sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+                assert entered.acquire(timeout=5)
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as refused:
+                assert refused.recv(1) == b""
+            await_connection_threads(lambda number: number == MAX_CONNECTIONS)
+        finally:
+            release.set()
+            for peer in peers:
+                peer.close()
+
+
 def test_a_taken_port_is_one_line_that_names_the_setting(port: int) -> None:
-    second = AdminServer("127.0.0.1", port, live=lambda: None, ready=lambda: None, metrics=lambda: b"")
+    second = AdminServer(
+        "127.0.0.1", port, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b"")
+    )
     with pytest.raises(LocalError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*admin\.port"):
         second.start()
     second.stop()
 
 
 def test_an_address_that_is_not_ours_is_one_line() -> None:
-    server = AdminServer("192.0.2.1", 0, live=lambda: None, ready=lambda: None, metrics=lambda: b"")
+    server = AdminServer("192.0.2.1", 0, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b""))
     with pytest.raises(LocalError, match=r"admin\.host"):
         server.start()
 
 
 def test_stop_gives_the_port_and_the_thread_back() -> None:
     before = threading.active_count()
-    server = AdminServer("127.0.0.1", 0, live=lambda: None, ready=lambda: None, metrics=lambda: b"")
+    server = AdminServer("127.0.0.1", 0, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b""))
     server.start()
     port = server.port
     server.stop()
     server.stop()
     assert (server.port, threading.active_count()) == (0, before)
-    again = AdminServer("127.0.0.1", port, live=lambda: None, ready=lambda: None, metrics=lambda: b"")
+    again = AdminServer("127.0.0.1", port, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b""))
     with again:
         assert ask(port, "/livez")[0] == 200
 
@@ -137,7 +210,7 @@ def test_ipv6() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    with AdminServer("::1", 0, live=lambda: None, ready=lambda: None, metrics=lambda: b"") as server:
+    with AdminServer("::1", 0, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b"")) as server:
         connection = http.client.HTTPConnection("::1", server.port, timeout=5)
         connection.request("GET", "/livez")
         assert connection.getresponse().status == 200

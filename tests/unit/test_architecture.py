@@ -103,7 +103,7 @@ LIBRARIES: dict[str, set[str]] = {
     "jgo": {"local"},
     "opentelemetry": {"telemetry"},
     "orjson": {"contact_files", "genesys", "library", "local", "redaction", "targets"},
-    "prometheus_client": {"desk.admin_port", "local.demo", "runtime.admin_server", "telemetry"},
+    "prometheus_client": {"desk.admin_port", "local.demo", "telemetry"},
     "pyarrow": {"cli.output_formats"},
     "pydantic": {"cli", "library", "local", "settings"},
     "pydantic_core": {"settings"},

@@ -9,9 +9,9 @@ import pytest
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.desk.decisions import Decision
 from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
+from stream_scorer.core.reconciliation.decisions import DecisionReconciliation, DecisionTopics, PublishedRecord
 from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.outcome_values import Content
-from stream_scorer.core.reconciliation.redeliveries import RedeliveryTopics
 from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
 from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
 from stream_scorer.core.records import Partition
@@ -71,22 +71,35 @@ def about(callback_id: str, offsets: tuple[int, ...], **more: Any) -> dict[str, 
     }
 
 
+def decisions(expired: frozenset[int] = frozenset()) -> DecisionReconciliation:
+    published, readable = {"REDELIVERED": "callbacks"}, {"callbacks": {0: (0, 20)}}
+    return DecisionReconciliation(DecisionTopics("decisions", published, {"rejected": "id"}, readable, expired))
+
+
 class Judge:
     """Ten scores, of which 0 to 4 call; ``callback`` and ``receipt`` put records where the worker would."""
 
-    def __init__(self, taken: dict[str, int] | None = None, gone: Truncated | None = None, **options: Any) -> None:
-        self.taken = RETRY_TOPICS | (taken or {})
+    def __init__(
+        self,
+        taken: dict[str, int] | None = None,
+        gone: Truncated | None = None,
+        expired: frozenset[int] = frozenset(),
+        **options: Any,
+    ) -> None:
         self.ends: dict[str, int] = {}
+        self.decided = decisions(expired)
+        self.decided.observe_decision(self._place("decisions"), 0)  # the selection of a job
+        self.taken = RETRY_TOPICS | (taken or {})
         self.scores: list[Content] = []
         self.judge = CallbackReconciliation(
             "scores",
             "g",
             {0: CommittedRange(0, COMMITTED)},
             self._offsets(),
+            self.decided,
             threshold=0.75,
             codecs=CODECS,
             gone=Truncated() if gone is None else gone,
-            again=RedeliveryTopics("rejected", "id", "callbacks", {0: (0, 20)}),
             **options,
         )
         for offset in range(COMMITTED + 2):
@@ -107,7 +120,12 @@ class Judge:
         self, callback_id: str, *offsets: int, topic: str = "callbacks", decision: str = "", **more: Any
     ) -> None:
         fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1) | more
-        self.judge.callback(CODECS.callback.encode(fields), self._place(topic), WRITTEN_MS, decision)
+        place = self._place(topic)
+        if topic == "callbacks":
+            self.decided.observe(place, WRITTEN_MS)
+            if decision:
+                self.decided.published(PublishedRecord(place, decision_id=decision, written_ms=WRITTEN_MS))
+        self.judge.callback(CODECS.callback.encode(fields), place, WRITTEN_MS, decision)
 
     def receipt(
         self, callback_id: str, *offsets: int, outcome: str = "DELIVERED", decision: str = "", **more: Any
@@ -115,11 +133,18 @@ class Judge:
         fields = about(callback_id, offsets, outcome=outcome, http_status=200, finished_at=1, latency_ms=1.0) | more
         self.judge.receipt(CODECS.receipt.encode(fields), self._place("receipts"), WRITTEN_MS, decision)
 
-    def decide(self, decision_id: str, result: int | None, place: str = "rejected/0/9", **changes: Any) -> None:
+    def decide(
+        self,
+        decision_id: str,
+        result: int | None,
+        place: str = "rejected/0/9",
+        written_ms: int = WRITTEN_MS,
+        **changes: Any,
+    ) -> None:
         """A decision to deliver a callback again; ``result``: the offset of its callback."""
         result_place = None if result is None else f"callbacks/0/{result}"
         decision = Decision(decision_id, place, "id", "REDELIVERED", "j", "ada", "", WRITTEN_MS, result_place)
-        self.judge.decision(decision._replace(**changes), self._place("decisions"), WRITTEN_MS)
+        self.decided.decision(decision._replace(**changes), self._place("decisions"), written_ms)
 
     def rejected(self, source: str, content: Content | None = None, written_ms: int = WRITTEN_MS) -> None:
         """A score on the rejected topic, as it came where ``content`` is not given."""
@@ -314,7 +339,7 @@ class TestPlantedFaults:
 
     def test_a_score_that_no_reader_finds(self) -> None:
         judge = CallbackReconciliation(
-            "scores", "g", {0: CommittedRange(0, 5)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+            "scores", "g", {0: CommittedRange(0, 5)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=Truncated()
         )
         judge.score(0, 0, score(0.1, "c0"), 0)
         value = CODECS.receipt.encode(
@@ -344,7 +369,7 @@ class TestPlantedFaults:
     )
     def test_another_record_on_the_rejected_topic(self, content: Content, holds: bool) -> None:
         judge = CallbackReconciliation(
-            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=Truncated()
         )
         judge.score(0, 0, NO_SCORE, 0)
         judge.rejected("scores/0/0", content, RecordLocation("rejected", 0, 0), WRITTEN_MS)
@@ -359,7 +384,7 @@ class TestPlantedFaults:
     @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
     def test_a_score_whose_number_is_none_has_to_stand_on_the_rejected_topic(self, number: float) -> None:
         judge = CallbackReconciliation(
-            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=Truncated()
         )
         judge.score(0, 0, score(number, "c"), 0)
         assert found(judge.result({0: 1}, {})) == {FindingKind.MISSING: 1}
@@ -414,7 +439,7 @@ class TestPlantedFaults:
         judge.rejected("scores/0/8")
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
         silent = CallbackReconciliation(
-            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=Truncated()
         )
         silent.score(0, 0, Content(None, b"no score"), 0)
         assert found(silent.result({0: 1}, {})) == {FindingKind.MISSING: 1}
@@ -481,7 +506,7 @@ class TestNotJudged:
     @pytest.mark.parametrize("gone", [Truncated(rejections=frozenset({REJECTIONS})), Truncated(compacted=True)])
     def test_deleted_rejections(self, gone: Truncated) -> None:
         judge = CallbackReconciliation(
-            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=gone
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=gone
         )
         judge.score(0, 0, Content(None, b"no score"), 0)
         report = judge.result({0: 1}, {})
@@ -508,6 +533,7 @@ class TestNotJudged:
             "g",
             {0: CommittedRange(0, 2)},
             {},
+            decisions(),
             threshold=0.75,
             codecs=CODECS,
             gone=Truncated(),
@@ -672,18 +698,23 @@ def call(method: str, *arguments: Any, **named: Any) -> Callable[[Judge], None]:
 PLANTED: dict[str, tuple[tuple[Callable[[Judge], None], ...], FindingKind, str]] = {
     "without its decision": (
         (call("callback", "k1", 0, 1, decision="d2"), call("receipt", "k1", 0, 1, decision="d2")),
-        FindingKind.NO_INPUT,
+        FindingKind.NOT_DECIDED,
+        "no decision names it",
+    ),
+    "a receipt without a decision": (
+        (call("receipt", "k1", 0, 1, decision="d2"),),
+        FindingKind.NOT_DECIDED,
         "has no such decision",
     ),
     "a decision without its callback": (
         (call("decide", "d2", 4, place="rejected/0/10"),),
-        FindingKind.MISSING,
-        "its callback is not at callbacks/0/4",
+        FindingKind.NOT_PUBLISHED,
+        "what it published at callbacks/0/4 is not there",
     ),
     "a decision without a place": (
         (call("decide", "d2", None, place="rejected/0/10"),),
-        FindingKind.MISSING,
-        "its callback is not at None",
+        FindingKind.NOT_PUBLISHED,
+        "names no record",
     ),
     "a receipt too many": (
         (call("receipt", "k3", 3, decision="d1"),),
@@ -697,8 +728,8 @@ PLANTED: dict[str, tuple[tuple[Callable[[Judge], None], ...], FindingKind, str]]
     ),
     "two callbacks of one decision": (
         (call("callback", "k3", 3, decision="d1"),),
-        FindingKind.DOUBLED,
-        "is the second callback of decision d1",
+        FindingKind.NOT_DECIDED,
+        "no decision names it",
     ),
     "decided twice": (
         (
@@ -706,8 +737,8 @@ PLANTED: dict[str, tuple[tuple[Callable[[Judge], None], ...], FindingKind, str]]
             call("receipt", "k3", 3, decision="d2"),
             call("decide", "d2", 4),
         ),
-        FindingKind.DOUBLED,
-        "was decided to be delivered again twice",
+        FindingKind.DECIDED_TWICE,
+        "has one more decision",
     ),
     "no receipt": (
         (call("callback", "k1", 0, 1, decision="d2"), call("decide", "d2", 4, place="rejected/0/10")),
@@ -766,7 +797,7 @@ def test_a_new_body_under_a_new_id_has_the_same_contacts() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"topic_id": "former"}, {"result_place": "callbacks/0/20"}, {"decided_at_ms": 1}, {"action": "DISCARDED"}],
+    [{"result_place": "callbacks/0/20"}, {"written_ms": 1}, {"action": "DISCARDED"}],
 )
 def test_a_decision_whose_callback_is_not_read_is_no_fault(changes: dict[str, Any]) -> None:
     judge = Judge(taken=TAKEN)
@@ -775,8 +806,17 @@ def test_a_decision_whose_callback_is_not_read_is_no_fault(changes: dict[str, An
     assert judge.result().is_balanced
 
 
+def test_places_of_a_former_rejected_topic_are_decided_again() -> None:
+    judge = Judge(taken=TAKEN)
+    redelivered(judge)
+    judge.callback("k3", 3, decision="d2")
+    judge.receipt("k3", 3, decision="d2")
+    judge.decide("d2", 4, topic_id="former")
+    assert judge.result().is_balanced
+
+
 def test_a_redelivery_whose_decision_may_be_deleted_is_not_judged() -> None:
-    judge = Judge(taken=TAKEN, gone=Truncated(decisions=frozenset({Partition("decisions", 0)})))
+    judge = Judge(taken=TAKEN, expired=frozenset({1}))
     all_well(judge)
     judge.receipt("k2", 2)
     judge.callback("k3", 3, decision="d1")
@@ -784,3 +824,5 @@ def test_a_redelivery_whose_decision_may_be_deleted_is_not_judged() -> None:
     report = judge.result()
     assert report.judgement is Judgement.NOT_JUDGED
     assert report.counts.redelivery_not_judged == 1
+    [note] = report.notes
+    assert note.startswith("decisions: the decisions that published 1 records are not there (retention deleted them)")

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from reference_pages import PROMETHEUS_RULE, prometheus_rule
 from support_dashboards import (
     DASHBOARD,
     DEPLOY,
     FROM_THE_FIRST_EVENT,
     LABELS_OF_PROMETHEUS,
+    RULES,
     Expression,
     expressions,
     not_told,
@@ -80,7 +82,7 @@ def test_what_is_not_told_is_found() -> None:
 
 
 def reasons_told(metrics: ServiceMetrics, family_name: str) -> dict[str, float]:
-    exposition = metrics.exposition().decode()
+    exposition = metrics.exposition()[1].decode()
     assert told_twice(exposition) == []
     [family] = [one for one in text_string_to_metric_families(exposition) if one.name == family_name]
     return {sample.labels["reason"]: sample.value for sample in family.samples}
@@ -121,7 +123,7 @@ def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_
         )
     found: dict[str, dict[str, set[str]]] = {}
     for metrics in (run, callbacks):
-        for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for family in text_string_to_metric_families(metrics.exposition()[1].decode()):
             for sample in family.samples:
                 if sample.name in FROM_THE_FIRST_EVENT:
                     for label, value in sample.labels.items():
@@ -141,9 +143,9 @@ def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     said = rule["annotations"]
     assert said["summary"]
     assert said["description"].endswith(".")
-    page, _, anchor = said["runbook"].partition("#")
-    assert (REPOSITORY / page).exists()
-    assert not anchor or anchor in anchors(REPOSITORY / page), said["runbook"]
+    page, _, anchor = said["runbook"].removeprefix("stream-scorer docs ").partition("#")
+    file = REPOSITORY / "docs" / f"{page}.md"
+    assert not anchor or anchor in anchors(file), said["runbook"]
     named = set(re.findall(r"\$labels\.(\w+)", " ".join(said.values())))
     # A label that is shown is one that is left after summing up.
     assert named <= Expression(rule["expr"]).grouped | LABELS_OF_PROMETHEUS | {"loop"}
@@ -191,14 +193,31 @@ def test_prometheus_asks_the_ports_of_the_services_it_names() -> None:
     [file] = config["rule_files"]
     assert (DEPLOY / "prometheus" / file).exists()
     jobs = {job["job_name"]: job.get("dns_sd_configs") for job in config["scrape_configs"]}
-    for name, port in (("scorer", 9464), ("callbacks", 9465)):
-        [found] = jobs[name]
+    for name, job, port in (("scorer", "stream-scorer", 9464), ("callbacks", "stream-scorer-callbacks", 9465)):
+        [found] = jobs[job]
         assert (found["names"], found["type"], found["port"]) == ([name], "A", port)
         assert name in COMPOSE
     in_rules = {
         value for read in expressions().values() for one in read.selectors for value in one.values.get("job", ())
     }
-    assert in_rules <= jobs.keys()
+    assert in_rules == jobs.keys() - {"prometheus"}
+
+
+def test_kubernetes_has_the_same_rules_and_job_names() -> None:
+    assert PROMETHEUS_RULE.read_text() == prometheus_rule(), "make reference writes it"
+    assert yaml.safe_load(prometheus_rule())["spec"] == yaml.safe_load(RULES.read_text())
+    monitor = yaml.safe_load((PROMETHEUS_RULE.parent / "podmonitor.yaml").read_text())["spec"]
+    base = DEPLOY / "kubernetes" / "base"
+    workers = [yaml.safe_load_all((base / f"{name}.yaml").read_text()) for name in ("scorer", "callbacks")]
+    pods = [one["spec"]["template"] for of in workers for one in of if one["kind"] == "StatefulSet"]
+    jobs = {pod["metadata"]["labels"][monitor["jobLabel"]] for pod in pods}
+    assert jobs == {one for read in expressions().values() for of in read.selectors for one in of.values.get("job", ())}
+    [selected] = monitor["selector"]["matchExpressions"]
+    assert (selected["key"], selected["operator"], set(selected["values"])) == (monitor["jobLabel"], "In", jobs)
+    [endpoint] = monitor["podMetricsEndpoints"]
+    for pod in pods:
+        [container] = pod["spec"]["containers"]
+        assert endpoint["port"] in {port["name"] for port in container["ports"]}
 
 
 def test_the_quick_alerts_are_tested_in_the_rhythm_of_prometheus() -> None:
@@ -276,8 +295,8 @@ def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
 def test_the_dashboard_has_a_row_for_each_that_may_hold_back() -> None:
     content = json.loads(DASHBOARD.read_text())
     titles = [panel["title"] for panel in content["panels"] if panel["type"] == "row"]
-    assert titles[1:] == ["Input", "Quota", "API", "Kafka", "Campaign"]
-    assert titles[1:] == [panel["title"] for panel in content["panels"][1:6]], "and a light for each in the first row"
+    assert titles[1:] == ["Input", "Quota", "API", "Kafka", "Campaign", "Processes"]
+    assert titles[1:-1] == [panel["title"] for panel in content["panels"][1:6]], "and a light for each in the first row"
     ids = [panel["id"] for panel in content["panels"]]
     assert len(set(ids)) == len(ids)
     tops = [panel["gridPos"]["y"] for panel in content["panels"]]
@@ -291,7 +310,11 @@ def test_the_dashboard_has_a_row_for_each_that_may_hold_back() -> None:
         taken |= cells
 
 
-def test_every_panel_asks_the_datasource_that_is_provisioned_and_names_what_it_shows() -> None:
+def test_every_panel_asks_the_chosen_datasource_and_jobs_and_names_what_it_shows() -> None:
+    content = json.loads(DASHBOARD.read_text())
+    chosen = {one["name"]: one for one in content["templating"]["list"]}
+    assert set(chosen) == {"datasource", "job"}
+    uid = "${datasource}"
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
     [port] = COMPOSE["prometheus"]["ports"]
@@ -299,11 +322,14 @@ def test_every_panel_asks_the_datasource_that_is_provisioned_and_names_what_it_s
     [provider] = yaml.safe_load((provisioning / "dashboards" / "stream-scorer.yaml").read_text())["providers"]
     mounts = dict(mount.split(":")[:2] for mount in COMPOSE["grafana"]["volumes"])
     assert mounts["./" + str(DASHBOARD.parent.relative_to(REPOSITORY))] == provider["options"]["path"]
+    assert (chosen["datasource"]["type"], chosen["datasource"]["query"]) == ("datasource", source["type"])
+    assert chosen["job"]["datasource"] == {"type": source["type"], "uid": uid}
     for panel in panels():
         assert panel["description"].endswith(".")
         for target in panel["targets"]:
-            assert panel["datasource"] == target["datasource"] == {"type": source["type"], "uid": source["uid"]}
+            assert panel["datasource"] == target["datasource"] == {"type": source["type"], "uid": uid}
             read = Expression(target["expr"])
+            assert target["expr"].count('job=~"$job"') == len(read.selectors), target["expr"]
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             assert named <= (read.grouped or LABELS_OF_PROMETHEUS), target["expr"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 import pytest
@@ -15,17 +15,18 @@ from stream_scorer.core.callbacks.retry_policy import Completed, DeferReason, De
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.desk.decisions import Action, Decision
 from stream_scorer.core.desk.delivery_explanation import ReceiptFact, explain_delivery
+from stream_scorer.core.desk.desk_filter import DeskFilter
 from stream_scorer.core.desk.discard import Discard
 from stream_scorer.core.desk.expression import DELIVERY_NAMES, Expression
 from stream_scorer.core.desk.record_filter import RecordFilter, parse_filter
 from stream_scorer.core.desk.redelivery import (
     DELIVERABLE,
     UNDELIVERABLE,
-    DeliveryFilter,
     DeliveryState,
     Redelivery,
+    RejectedCallback,
     delivery_state,
-    values_of,
+    parse_rejected_callback,
 )
 from stream_scorer.core.desk.rejected_record import parse_rejected
 from stream_scorer.core.desk.verdict import Decide, NotSelected, Output, Skip, SkipReason
@@ -59,12 +60,20 @@ def rejected(
     return SourceRecord("rejected", 1, 7, b"k1", value, list(given.items()), timestamp_ms=1)
 
 
-def selected(records: RecordFilter | None = None, *reasons: str, where: str | None = None) -> DeliveryFilter:
+Filter: TypeAlias = "DeskFilter[RejectedCallback]"
+
+
+def selected(records: RecordFilter | None = None, *reasons: str, where: str | None = None) -> Filter:
     expression = None if where is None else Expression(where, DELIVERY_NAMES)
-    return DeliveryFilter(records or RecordFilter(), frozenset(reasons), expression, CALLBACKS, CAMPAIGNS)
+    return DeskFilter(
+        records or RecordFilter(),
+        frozenset(reasons),
+        expression,
+        lambda record: parse_rejected_callback(record, CALLBACKS, CAMPAIGNS),
+    )
 
 
-def judge(filtered: DeliveryFilter | None = None, max_bytes: int = 1_000_000) -> Redelivery:
+def judge(filtered: Filter | None = None, max_bytes: int = 1_000_000) -> Redelivery:
     def fits(output: Output) -> bool:
         return len(output.value or b"") < max_bytes
 
@@ -154,7 +163,7 @@ def test_a_new_body_has_a_new_id_and_key() -> None:
         (selected(where="attempts < 9"), False),
     ],
 )
-def test_a_selection_by_ids_reason_and_expression(filtered: DeliveryFilter, is_selected: bool) -> None:
+def test_a_selection_by_ids_reason_and_expression(filtered: Filter, is_selected: bool) -> None:
     for one in (judge(filtered), Discard(filtered.selects)):
         assert isinstance(one.judge(rejected(), None), Decide if is_selected else NotSelected)
 
@@ -165,7 +174,7 @@ def test_a_record_that_is_no_callback_is_selected_by_its_key_and_discarded() -> 
 
 
 def test_an_expression_has_all_its_names() -> None:
-    assert values_of(parse_rejected(rejected()), PLAN).keys() == DELIVERY_NAMES.keys()
+    assert RejectedCallback(parse_rejected(rejected()), PLAN).values.keys() == DELIVERY_NAMES.keys()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +253,7 @@ def test_a_body_fits_the_target_it_was_made_for(
         assert "other columns" in (misfit(Settings(callbacks=callbacks), one) or "")
 
 
-# --- the deliverer keeps what tells the deliveries apart
+# --- the deliverer keeps the decision of a redelivery
 
 ENCODER = CallbackEncoder(
     CallbackTopics("callbacks", RETRY_TOPICS, "rejected", "receipts", MAX_BYTES), CALLBACKS, RECEIPTS

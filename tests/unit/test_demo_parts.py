@@ -130,7 +130,7 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
     metrics.set(metric_definitions.CONTACTS_UNCOMMITTED, 257)
     metrics.set(metric_definitions.QUOTA_ALLOWED, 1_200)
     metrics.set(metric_definitions.QUOTA_REMAINING, 1_150)
-    snapshot = read_metrics(metrics.exposition().decode(), "circuit open: HTTP 503")
+    snapshot = read_metrics(metrics.exposition()[1].decode(), "circuit open: HTTP 503")
     assert snapshot == Snapshot(
         read=1_000,
         in_flight=3,
@@ -143,7 +143,7 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
 
 
 def test_a_worker_that_has_done_nothing_yet_says_so() -> None:
-    snapshot = read_metrics(ServiceMetrics("run").exposition().decode(), "starting")
+    snapshot = read_metrics(ServiceMetrics("run").exposition()[1].decode(), "starting")
     assert (snapshot.read, snapshot.settled, snapshot.quota_remaining) == (0, 0, None)
 
 

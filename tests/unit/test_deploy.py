@@ -150,7 +150,33 @@ def test_the_collector_takes_what_a_service_sends(name: str) -> None:
     collector = yaml.safe_load((REPOSITORY / "deploy" / "otel-collector.yaml").read_text())
     environ = {key: substituted(value, {}) for key, value in OURS[name]["environment"].items() if "SECRET" not in key}
     sent = {signal.name.lower() for signal in (TRACES, METRICS) if "otlp" in chosen_exporters(environ, signal)}
-    assert sent == set(collector["service"]["pipelines"])
+    assert sent == set(collector["service"]["pipelines"]) == {"traces"}
+
+
+@pytest.mark.parametrize("place", ["deploy/kubernetes/overlays/example/kustomization.yaml", "docs/tracing.md"])
+def test_the_examples_send_traces_alone_to_the_collector(place: str) -> None:
+    found = re.findall(r"(?:export |[ ]|name: )(OTEL_\w+)(?:=|, value: )([^\s}]+)", (REPOSITORY / place).read_text())
+    environ = {name: value.strip('"') for name, value in found}
+    assert chosen_exporters(environ, TRACES) == {"otlp"}
+    assert chosen_exporters(environ, METRICS) == {"prometheus"}
+
+
+def test_replicas_have_no_instance_id_in_common() -> None:
+    for name, service in OURS.items():
+        assert variable(("kafka", "instance_id")) not in service.get("environment", {}), name
+
+
+def test_the_health_check_of_kafka_starts_no_jvm() -> None:
+    check = SERVICES["kafka"]["healthcheck"]
+    assert check["test"] == ["CMD", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/29092"]
+    assert check["interval"] == "30s"
+    assert "INSIDE://:29092" in SERVICES["kafka"]["environment"]["KAFKA_LISTENERS"]
+
+
+def test_grafana_fetches_nothing() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    assert {value for name, value in environment.items() if name.startswith("GF_ANALYTICS_")} == {"false"}
 
 
 # --- the Dockerfile
@@ -242,6 +268,8 @@ def test_a_manifest_is_one(document: dict[str, Any]) -> None:
         assert trigger["consumerGroup"] == settings.kafka.group_id
         assert trigger["topic"] == settings.topics.features
         return
+    if document["apiVersion"].startswith("monitoring.coreos.com/"):
+        return  # compared with pods and rules in test_dashboards.py
     validate(document, "1.33", strict=True)
 
 
@@ -250,6 +278,10 @@ def test_kustomizations_name_files_that_exist() -> None:
         content = yaml.safe_load(file.read_text())
         named = [*content.get("resources", []), *content.get("components", [])]
         named += [name for one in content.get("configMapGenerator", []) for name in one["files"]]
+        if "namespace.yaml" in named:
+            namespace = yaml.safe_load((file.parent / "namespace.yaml").read_text())
+            validate(namespace, "1.33", strict=True)
+            assert namespace["metadata"]["name"] == content["namespace"]
         assert named
         for name in named:
             assert (file.parent / name).exists(), f"{file}: {name}"

@@ -199,7 +199,7 @@ def test_every_reason_is_in_the_contract_in_its_order() -> None:
 
 @pytest.mark.parametrize("heading", ["## Before the first score", "## The worker does not start or stops"])
 def test_the_messages_of_the_symptoms_are_in_the_code(heading: str) -> None:
-    sources = [*(REPOSITORY / "stream_scorer").rglob("*.py"), REPOSITORY / "Makefile"]
+    sources = [*(REPOSITORY / "stream_scorer").rglob("*.py"), REPOSITORY / "requirements" / "install.sh"]
     # A message may stand in several lines of the source.
     code = "\n".join(re.sub(r'"\n\s*f?"', "", source.read_text()) for source in sources)
     symptoms = [

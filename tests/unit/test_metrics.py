@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from memory_metrics import MemoryMetrics
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from test_docs import rows
 
@@ -26,7 +28,7 @@ from stream_scorer.runtime.metric_definitions import (
 from stream_scorer.telemetry.meter_provider import ServiceMetrics, server_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 PACKAGE = Path(stream_scorer.__file__).parent
@@ -59,13 +61,43 @@ def labels(family: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("accept", ["*/*, application/OpenMetrics-Text; version=none", "application/openmetrics-text"])
+def test_openmetrics_has_the_same_series_for_clients_that_accept_it(service: Service, accept: str) -> None:
+    def samples(families: Iterable[Any]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        found = (one for family in families for one in family.samples if not one.name.startswith("process_"))
+        return {(one.name, frozenset(one.labels.items())): one.value for one in found}
+
+    metrics = ServiceMetrics(service)
+    record_all(metrics, service)
+    kind, text = metrics.exposition("application/json, text/plain;version=0.0.4;q=0.5, */*;q=0.1")
+    assert kind.startswith("text/plain; version=")
+    open_kind, open_text = metrics.exposition(accept)
+    metrics.close()
+    assert open_kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert samples(openmetrics.text_string_to_metric_families(open_text.decode())) == samples(
+        text_string_to_metric_families(text.decode())
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_the_metrics_of_the_process_are_those_of_the_page() -> None:
+    metrics = ServiceMetrics("run")
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition()[1].decode())}
+    metrics.close()
+    found = {sample.name for name, of in families.items() if name.startswith("process_") for sample in of.samples}
+    assert found == set(re.findall(r"`(process_\w+)`", PAGE.read_text()))
+    [memory] = families["process_resident_memory_bytes"].samples
+    assert (memory.labels, memory.value > 2**20) == ({}, True)
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_the_page_is_what_comes_out(service: Service) -> None:
     metrics = ServiceMetrics(service)
     record_all(metrics, service)
     families = {
         family.name + ("_total" if family.type == "counter" else ""): (family.type, labels(family))
-        for family in text_string_to_metric_families(metrics.exposition().decode())
-        if not family.name.startswith("target")
+        for family in text_string_to_metric_families(metrics.exposition()[1].decode())
+        if not family.name.startswith(("target", "process_"))
     }
     metrics.close()
     table = list(listed(service))
@@ -98,7 +130,7 @@ def test_the_server_is_an_attribute_of_requests_alone() -> None:
         metric_definitions.REQUEST_DURATION, 0.1, {"http.response.status_code": 503, "error.type": "server_error"}
     )
     metrics.add(metric_definitions.CONTROLS)
-    lines = metrics.exposition().decode().splitlines()
+    lines = metrics.exposition()[1].decode().splitlines()
     metrics.close()
     with_server = {line.partition("{")[0] for line in lines if 'server_address="api.mypurecloud.com"' in line}
     assert {name.rpartition("_")[0] for name in with_server} == {"http_client_request_duration_seconds"}
@@ -134,9 +166,9 @@ def test_a_series_of_a_gauge_that_is_removed_is_exported_no_more() -> None:
     }
     for status in (404, 403):
         metrics.set(CAMPAIGN_BLOCKED, 1, {**series, "http.response.status_code": status})
-    assert metrics.exposition().count(b"stream_scorer_callbacks_campaign_blocked{") == 2
+    assert metrics.exposition()[1].count(b"stream_scorer_callbacks_campaign_blocked{") == 2
     metrics.remove(CAMPAIGN_BLOCKED, series)
     metrics.remove(CAMPAIGN_BLOCKED, series)
-    assert metrics.exposition().count(b"stream_scorer_callbacks_campaign_blocked{") == 1
-    assert metrics.exposition().count(b'http_response_status_code="403"') == 1
+    assert metrics.exposition()[1].count(b"stream_scorer_callbacks_campaign_blocked{") == 1
+    assert metrics.exposition()[1].count(b'http_response_status_code="403"') == 1
     metrics.close()

@@ -26,7 +26,6 @@ from stream_scorer.telemetry.otel_env import (
     SAMPLERS,
     MetricValues,
     Sampling,
-    exemplar_filter,
     metric_values,
     trace_values,
 )
@@ -355,12 +354,15 @@ class TestNumbers:
 
 
 class TestExemplars:
-    def test_a_filter_that_is_none_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "some")
-        with pytest.raises(SettingsError, match=r"OTEL_METRICS_EXEMPLAR_FILTER: some .* always_on"):
+    @pytest.mark.parametrize("value", ["trace_based", "always_on", "some"])
+    def test_a_filter_is_refused_since_there_are_no_exemplars(
+        self, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
+        with pytest.raises(SettingsError, match=rf"OTEL_METRICS_EXEMPLAR_FILTER: {value} is not .* always_off"):
             ServiceMetrics("callbacks")
 
-    def test_an_empty_variable_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "")
+    @pytest.mark.parametrize("value", ["", "always_off"])
+    def test_an_empty_variable_or_no_exemplars_is_fine(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
         ServiceMetrics("callbacks").close()
-        assert exemplar_filter({}) == exemplar_filter({"OTEL_METRICS_EXEMPLAR_FILTER": ""}) == "trace_based"

@@ -171,7 +171,9 @@ def test_foreign_texts_take_time_in_proportion() -> None:
 def test_the_admin_port_is_for_this_machine_unless_set() -> None:
     settings = Settings()
     assert settings.admin.host == "127.0.0.1"
-    with AdminServer(settings.admin.host, 0, live=lambda: None, ready=lambda: None, metrics=lambda: b"") as server:
+    with AdminServer(
+        settings.admin.host, 0, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b"")
+    ) as server:
         socket.create_connection(("127.0.0.1", server.port), 5).close()
         for other in ("127.0.0.2", "::1"):
             with pytest.raises(OSError):  # noqa: PT011 - refused, or there is no such address

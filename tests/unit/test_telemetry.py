@@ -127,7 +127,7 @@ def test_a_traceback_shows_no_local_variables(logs: io.StringIO, as_json: bool) 
 
 def samples(metrics: ServiceMetrics) -> dict[str, float]:
     found = {}
-    for line in metrics.exposition().decode().splitlines():
+    for line in metrics.exposition()[1].decode().splitlines():
         if not line.startswith("#"):
             name, value = line.rsplit(" ", 1)
             labels = [
@@ -204,18 +204,18 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OTEL_SERVICE_NAME", "scorer-eu")
     metrics = ServiceMetrics("run")
     metrics.add(metric_definitions.CONSUMED)
-    assert 'service_name="scorer-eu"' in metrics.exposition().decode()
+    assert 'service_name="scorer-eu"' in metrics.exposition()[1].decode()
     metrics.close()
 
 
 def test_two_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a collector takes their counters for one, which goes up and down."""
     for made in (ServiceMetrics("run", instance="scorer-0"), ServiceMetrics("callbacks", instance="scorer-0")):
-        assert 'service_instance_id="scorer-0"' in made.exposition().decode()
+        assert 'service_instance_id="scorer-0"' in made.exposition()[1].decode()
         made.close()
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=of-the-platform")
     metrics = ServiceMetrics("run", instance="scorer-0")
-    assert 'service_instance_id="of-the-platform"' in metrics.exposition().decode()
+    assert 'service_instance_id="of-the-platform"' in metrics.exposition()[1].decode()
     metrics.close()
 
 

@@ -116,7 +116,7 @@ def explain_delivery(
     remedy = _REMEDIES.get(rejected.reason, "this release does not know the reason: look at the detail")
     if is_deliverable and misfit is not None:
         remedy = f"{remedy}. Set the former target or columns back, or build a new body for the present ones"
-    place = shlex.quote(rejected.place)
+    place = shlex.quote(rejected.record.source)
     retarget = "" if misfit is None else " --retarget"
     command = (
         f"{_REPLAY} --place {place}{retarget}"
@@ -124,7 +124,7 @@ def explain_delivery(
         else f'{_DISCARD} --place {place} --note "cannot be delivered"'
     )
     return DeliveryExplanation(
-        place=rejected.place,
+        place=rejected.record.source,
         callback_id=(rejected.record.key or b"").decode(errors="replace") if callback is None else callback.callback_id,
         campaign_id=None if callback is None else callback.campaign_id,
         target="" if callback is None else callback.target,

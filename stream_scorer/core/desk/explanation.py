@@ -120,7 +120,7 @@ def explain(
     checks = [] if event is None else feature_checks(event, model)
     origin = rejected.origin
     return Explanation(
-        rejected.place,
+        rejected.record.source,
         "" if origin is None else f"{origin.topic}/{origin.partition}/{origin.offset}",
         "" if event is None else event.contact_id,
         "" if event is None else event.event_id,
@@ -176,7 +176,7 @@ def repair_command(
     rejected: RejectedRecord, event: ContactEvent | None, checks: Iterable[FeatureCheck], today: Rejected | None
 ) -> str:
     """Return the command that repairs a record, with placeholders for values; one that cannot be repaired is closed."""
-    place = f"--place {shlex.quote(rejected.place)}"
+    place = f"--place {shlex.quote(rejected.record.source)}"
     if today is None:
         changes = ["--set model_version="] if rejected.reason == Reason.UNKNOWN_MODEL_VERSION else []
         return " ".join((_REPLAY, place, *changes))

@@ -6,25 +6,24 @@ again, and its headers name the decision. With a new target it has a new id and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.callbacks.records import UNANSWERED_HEADER, read_callback, threshold_headers
 from stream_scorer.core.desk.decisions import NO_CHANGES, Action, Decision
+from stream_scorer.core.desk.record_counts import UNKNOWN, campaign_name
 from stream_scorer.core.desk.record_filter import RecordIds
-from stream_scorer.core.desk.rejected_record import parse_rejected
+from stream_scorer.core.desk.rejected_record import RejectedRecord, parse_rejected
 from stream_scorer.core.desk.verdict import Decide, NotSelected, Output, Skip, SkipReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.callbacks.types import Callback
-    from stream_scorer.core.desk.expression import Expression
-    from stream_scorer.core.desk.record_filter import RecordFilter
-    from stream_scorer.core.desk.rejected_record import RejectedRecord
+    from stream_scorer.core.desk.desk_filter import DeskFilter
     from stream_scorer.core.desk.verdict import Verdict
     from stream_scorer.core.records import Headers, SourceRecord
 
@@ -53,54 +52,64 @@ def delivery_state(action: str | None) -> DeliveryState:
     return DeliveryState.REDELIVERED if action == Action.REDELIVERED else DeliveryState.DISCARDED
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryFilter:
-    """Filter of the callbacks' rejected topic; an empty part matches all.
+class RejectedCallback(NamedTuple):
+    """Record of the callbacks' rejected topic; ``callback``: None if the value is none."""
 
-    Attributes:
-        records: the common options; a callback id is selected like a contact id.
-        reasons: values of ``stream-scorer-error-reason``.
-        expression: an expression about the callback; None: there is none.
+    rejected: RejectedRecord
+    callback: Callback | None
+
+    @property
+    def record(self) -> SourceRecord:
+        return self.rejected.record
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return (self.rejected.reason,)
+
+    @property
+    def ids(self) -> RecordIds:
+        """Its ids; a callback id is selected like a contact id."""
+        callback = self.callback
+        if callback is None:
+            return RecordIds()
+        names = (callback.callback_id, *callback.contact_ids)
+        return RecordIds(names, callback.event_ids, sources=callback.sources)
+
+    @property
+    def campaign(self) -> str:
+        return UNKNOWN if self.callback is None else campaign_name(self.callback.campaign_id)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The values of `stream_scorer.core.desk.expression.DELIVERY_NAMES`."""
+        rejected, callback = self.rejected, self.callback
+        values: dict[str, Any] = {"reason": rejected.reason, "detail": rejected.detail, "status": rejected.status}
+        if callback is None:
+            return values
+        return values | {
+            "callback_id": callback.callback_id,
+            "campaign_id": callback.campaign_id,
+            "target": callback.target,
+            "contacts": len(callback.contact_ids),
+            "attempts": callback.attempts,
+        }
+
+
+def parse_rejected_callback(record: SourceRecord, codec: Codec, campaigns: Collection[str]) -> RejectedCallback:
+    """Return a record of the callbacks' rejected topic with its callback.
+
+    Args:
+        record: of the rejected topic.
         codec: decodes callbacks.
         campaigns: the topics of callbacks. A rejected record that was read elsewhere is none.
     """
-
-    records: RecordFilter
-    reasons: frozenset[str]
-    expression: Expression | None
-    codec: Codec
-    campaigns: Collection[str]
-
-    def read(self, record: SourceRecord) -> tuple[RejectedRecord, Callback | None] | None:
-        """Return a record of the rejected topic with its callback; None: it is not selected."""
-        rejected = parse_rejected(record)
-        if self.reasons and rejected.reason not in self.reasons:
-            return None
-        callback = self._callback(rejected)
-        if not self.records.matches(record, _ids(callback)):
-            return None
-        if self.expression is None or self.expression.matches(values_of(rejected, callback)):
-            return rejected, callback
-        return None
-
-    def selects(self, record: SourceRecord) -> bool:
-        """Return whether a record of the rejected topic is selected."""
-        return self.read(record) is not None
-
-    def _callback(self, rejected: RejectedRecord) -> Callback | None:
-        if rejected.origin is None or rejected.origin.topic not in self.campaigns:
-            return None
-        try:
-            return read_callback(self.codec, rejected.record)
-        except UndecodableError:
-            return None
-
-
-def _ids(callback: Callback | None) -> RecordIds:
-    if callback is None:
-        return RecordIds()
-    names = (callback.callback_id, *callback.contact_ids)
-    return RecordIds(names, callback.event_ids, sources=callback.sources)
+    rejected = parse_rejected(record)
+    if rejected.origin is None or rejected.origin.topic not in campaigns:
+        return RejectedCallback(rejected, None)
+    try:
+        return RejectedCallback(rejected, read_callback(codec, record))
+    except UndecodableError:
+        return RejectedCallback(rejected, None)
 
 
 class Rebuilt(Protocol):
@@ -127,7 +136,7 @@ class Redelivery:
 
     def __init__(
         self,
-        selected: DeliveryFilter,
+        selected: DeskFilter[RejectedCallback],
         *,
         callbacks: str,
         campaigns: Collection[str],
@@ -190,17 +199,3 @@ class Redelivery:
             *threshold_headers(callback),
         ]
         return Output(self._callbacks, key, self._encode(again), headers, -1)
-
-
-def values_of(rejected: RejectedRecord, callback: Callback | None) -> dict[str, Any]:
-    """Return the values for an expression (see `stream_scorer.core.desk.expression.DELIVERY_NAMES`)."""
-    values: dict[str, Any] = {"reason": rejected.reason, "detail": rejected.detail, "status": rejected.status}
-    if callback is None:
-        return values
-    return values | {
-        "callback_id": callback.callback_id,
-        "campaign_id": callback.campaign_id,
-        "target": callback.target,
-        "contacts": len(callback.contact_ids),
-        "attempts": callback.attempts,
-    }

@@ -57,11 +57,6 @@ class RejectedRecord(NamedTuple):
         """Whether it is one: a topic may hold scores and audit events beside rejections."""
         return bool(self.reason)
 
-    @property
-    def place(self) -> str:
-        """``topic/partition/offset`` on the rejected topic."""
-        return f"{self.record.topic}/{self.record.partition}/{self.record.offset}"
-
     def state(self, action: str | None, max_replays: int) -> RejectionState:
         """Return its state; ``action``: what was decided about it, None: nothing."""
         if action == Action.REPLAYED:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
-from stream_scorer.core.desk.record_counts import time_of_ms
+from stream_scorer.core.desk.record_counts import UNKNOWN, campaign_name, time_of_ms
 from stream_scorer.core.desk.record_filter import RecordIds
 from stream_scorer.core.desk.rejected_record import REASON_HEADER
 from stream_scorer.core.desk.verdict import Decide, NotSelected, Output, Skip, SkipReason
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from stream_scorer.core.desk.decisions import Decision
-    from stream_scorer.core.desk.expression import Expression
-    from stream_scorer.core.desk.record_filter import RecordFilter
+    from stream_scorer.core.desk.desk_filter import DeskFilter
     from stream_scorer.core.desk.verdict import Verdict
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.retry_topics import Source
 
 _SCORE_FIELDS: Final = ("score", "confidence_lower", "confidence_upper")
+_VALUES: Final = ("contact_id", "event_id", "campaign_id", "model_id", "model_version", *_SCORE_FIELDS)
 
 
 class ReviewState(StrEnum):
@@ -63,6 +62,29 @@ class ReviewRecord(NamedTuple):
         return () if self.fields is None else tuple(self.fields["review_reasons"])
 
     @property
+    def ids(self) -> RecordIds:
+        fields = self.fields
+        if fields is None:
+            return RecordIds()
+        return RecordIds((fields["contact_id"],), (fields["event_id"],), fields["batch_id"])
+
+    @property
+    def campaign(self) -> str:
+        return UNKNOWN if self.fields is None else campaign_name(self.fields["campaign_id"])
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The values of `stream_scorer.core.desk.expression.REVIEW_NAMES`."""
+        fields = self.fields
+        if fields is None:
+            return {}
+        return {name: fields[name] for name in _VALUES} | {
+            "occurred_at": time_of_ms(fields["occurred_at"]),
+            "scored_at": time_of_ms(fields["scored_at"]),
+            "attributes": dict(fields["attributes"]),
+        }
+
+    @property
     def acceptance_problem(self) -> str | None:
         """Why the score cannot be accepted; None: it can."""
         if self.fields is None:
@@ -80,43 +102,19 @@ class ReviewRecord(NamedTuple):
         return ReviewState.ACCEPTED if action == Action.ACCEPTED else ReviewState.DISCARDED
 
 
-@dataclass(frozen=True, slots=True)
-class ReviewFilter:
-    """Filter of scores in review; an empty part matches all.
+def parse_review(record: SourceRecord, decode: Callable[[bytes | None], Mapping[str, Any]]) -> ReviewRecord | None:
+    """Return the score in review of a record; None: it is another record of the same topic.
 
-    Attributes:
-        records: the common options.
-        reasons: review reasons.
-        expression: an expression about the score; None: there is none.
-        decode: decodes a value.
+    Args:
+        record: of the review topic.
+        decode: decodes its value, or raises `UndecodableError`.
     """
-
-    records: RecordFilter
-    reasons: frozenset[str]
-    expression: Expression | None
-    decode: Callable[[bytes | None], Mapping[str, Any]]
-
-    def parse(self, record: SourceRecord) -> ReviewRecord:
-        """Return the score in review of a record."""
-        origin = next((parse_source((value or b"").decode(errors="replace")) for value in _sources(record)), None)
-        try:
-            return ReviewRecord(record, origin, self.decode(record.value))
-        except UndecodableError:
-            return ReviewRecord(record, origin, None)
-
-    def matches(self, review: ReviewRecord) -> bool:
-        """Return whether a score is selected."""
-        fields = review.fields
-        if not review.is_in_review:
-            return False
-        if self.reasons and self.reasons.isdisjoint(review.reasons):
-            return False
-        ids = RecordIds()
-        if fields is not None:
-            ids = RecordIds((fields["contact_id"],), (fields["event_id"],), fields["batch_id"])
-        if not self.records.matches(review.record, ids):
-            return False
-        return self.expression is None or (fields is not None and self.expression.matches(values_of(fields)))
+    origin = next((parse_source((value or b"").decode(errors="replace")) for value in _sources(record)), None)
+    try:
+        review = ReviewRecord(record, origin, decode(record.value))
+    except UndecodableError:
+        review = ReviewRecord(record, origin, None)
+    return review if review.is_in_review else None
 
 
 class Accept:
@@ -134,7 +132,7 @@ class Accept:
 
     def __init__(
         self,
-        selected: ReviewFilter,
+        selected: DeskFilter[ReviewRecord],
         *,
         features: str,
         scores: str,
@@ -149,8 +147,8 @@ class Accept:
 
     def judge(self, record: SourceRecord, action: str | None) -> Verdict:
         """Return the verdict about a record of the review topic."""
-        review = self._selected.parse(record)
-        if not self._selected.matches(review):
+        review = self._selected.read(record)
+        if review is None:
             return NotSelected()
         if review.origin is None or review.origin.topic != self._features:
             return Skip(SkipReason.FOREIGN)
@@ -167,16 +165,6 @@ class Accept:
             return output._replace(headers=[*record.headers, *decision.headers])
 
         return Decide(publish)
-
-
-def values_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values for an expression (see `stream_scorer.core.desk.expression.REVIEW_NAMES`)."""
-    names = ("contact_id", "event_id", "campaign_id", "model_id", "model_version", *_SCORE_FIELDS)
-    return {name: fields[name] for name in names} | {
-        "occurred_at": time_of_ms(fields["occurred_at"]),
-        "scored_at": time_of_ms(fields["scored_at"]),
-        "attributes": dict(fields["attributes"]),
-    }
 
 
 def _sources(record: SourceRecord) -> list[bytes | None]:

@@ -27,9 +27,9 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.desk.redelivery import RETARGETED
 from stream_scorer.core.reconciliation.callback_report import CallbackCounts, CallbackReport
 from stream_scorer.core.reconciliation.outcome_values import payload_digest
-from stream_scorer.core.reconciliation.redeliveries import RedeliveryDecisions
 from stream_scorer.core.reconciliation.score_report import MAX_FINDINGS, Finding, FindingKind, Findings
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import printable
@@ -39,11 +39,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.desk.decisions import Decision
+    from stream_scorer.core.reconciliation.decisions import DecisionReconciliation
     from stream_scorer.core.reconciliation.lost_offsets import Lost
     from stream_scorer.core.reconciliation.outcome_values import Content
     from stream_scorer.core.reconciliation.record_states import CommittedRange, RecordLocation
-    from stream_scorer.core.reconciliation.redeliveries import RedeliveryTopics
 
 _OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
 # With such a receipt the callback itself is on the rejected topic.
@@ -67,13 +66,11 @@ class Truncated(NamedTuple):
         receipts: partitions of the receipts topic whose first records are deleted.
         rejections: the same for the rejected callbacks topic.
         compacted: the rejected callbacks topic is compacted, so any record of it may be removed.
-        decisions: as ``receipts``, for the decisions topic.
     """
 
     receipts: frozenset[Partition] = frozenset()
     rejections: frozenset[Partition] = frozenset()
     compacted: bool = False
-    decisions: frozenset[Partition] = frozenset()
 
 
 class _Called(NamedTuple):
@@ -161,6 +158,7 @@ class CallbackReconciliation:
         spans: that group's committed range on each partition of the scores topic.
         taken: the deliverer's commits on the callbacks topic and the retry topics before any record was read; a
             partition without a commit is left out.
+        decided: the decisions to deliver callbacks again; complete before `result`.
         threshold: the lowest score that causes a callback.
         codecs: of the records.
         gone: the gaps of the output topics.
@@ -169,7 +167,6 @@ class CallbackReconciliation:
         since_ms: for partitions of a topic that was created again, the time behind the outputs of the former (Unix ms):
             callbacks planned before belong to the former topic, and count as from before the start.
         compacted: the topic is compacted, so a score may be removed although it was called.
-        again: the topics of callbacks that are delivered again; None: no decisions are read.
         max_findings: how many findings of each kind are kept; all are counted.
     """
 
@@ -179,6 +176,7 @@ class CallbackReconciliation:
         group_id: str,
         spans: Mapping[int, CommittedRange],
         taken: Mapping[Partition, int],
+        decided: DecisionReconciliation,
         *,
         threshold: float,
         codecs: Codecs,
@@ -187,13 +185,13 @@ class CallbackReconciliation:
         unknown_starts: Collection[int] = (),
         since_ms: Mapping[int, int] | None = None,
         compacted: bool = False,
-        again: RedeliveryTopics | None = None,
         max_findings: int = MAX_FINDINGS,
     ) -> None:
         self._topic = topic
         self._group_id = group_id
         self._spans = spans
         self._taken = taken
+        self._decided = decided
         self._threshold = threshold
         self._codecs = codecs
         self._gone = gone
@@ -216,7 +214,6 @@ class CallbackReconciliation:
         self._calls: list[_Call] = []
         # By callback id and decision.
         self._numbers: dict[tuple[str, str], int] = {}
-        self._decisions = RedeliveryDecisions(again)
 
     # --- input
 
@@ -255,7 +252,6 @@ class CallbackReconciliation:
             written_ms: its Kafka timestamp.
             decision: its header ``stream-scorer-decision``; empty: it has none.
         """
-        self._decisions.callback(decision, place, written_ms)
         try:
             fields = self._codecs.callback.decode(value)
         except UndecodableError:
@@ -326,11 +322,6 @@ class CallbackReconciliation:
                     self._add(FindingKind.WRONG_VALUE, source, what, place)
             call.parts[source] = outcome
         call.receipts.append((outcome, place, written_ms))
-
-    def decision(self, decision: Decision, place: RecordLocation, written_ms: int) -> None:
-        """Add a record of the decisions topic; ``written_ms``: its Kafka timestamp."""
-        self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
-        self._decisions.add(decision, place)
 
     def rejected(
         self, source: str, content: Content, place: RecordLocation, written_ms: int, decision: str = ""
@@ -407,6 +398,7 @@ class CallbackReconciliation:
         self._judge_calls(taken)
         self._judge_scores(committed)
         self._judge_redeliveries()
+        self._decided.close(self._findings)
         counts = {name: self._counts[name] for name in CallbackCounts.__dataclass_fields__}
         return CallbackReport(
             topic=self._topic,
@@ -418,7 +410,7 @@ class CallbackReconciliation:
             before=self._counts["before"],
             below=self._counts["below"],
             foreign=self._counts["foreign"],
-            notes=tuple(notes),
+            notes=(*notes, *self._decided.notes()),
             unknown_starts=self._unknown_starts,
         )
 
@@ -485,7 +477,7 @@ class CallbackReconciliation:
             self._counts["redeliveries"] += 1
             name = f"callback {call.callback_id}, delivered again by decision {printable(decision[:64])},"
             self._judge_decision(call, name)
-            former_id = self._decisions.former_id(decision)
+            former_id = self._former_id(decision)
             plan = self._numbers.get((former_id or callback_id, ""))
             planned = call if plan is None else self._calls[plan]
             names = call.names if former_id is None else call.names._replace(body=0)
@@ -501,17 +493,20 @@ class CallbackReconciliation:
                 self._counts["missing"] += 1
                 what = f"{name} has no receipt for {unfinished} of its contacts, and waits nowhere"
                 self._add(FindingKind.MISSING, "", what, call.seen_at)
-        for finding in self._decisions.findings():
-            self._findings.add(finding)
+
+    def _former_id(self, decision_id: str) -> str | None:
+        """Return the id of the callback whose contacts a decision calls under a new one; None: the id stays."""
+        decision = self._decided.find(decision_id)
+        return None if decision is None else decision.changes.get(RETARGETED)
 
     def _judge_decision(self, call: _Call, name: str) -> None:
         """Check that there is a decision for a delivery."""
-        if call.decision in self._decisions:
+        if self._decided.find(call.decision) is not None:
             return
-        if self._may_be_gone(self._gone.decisions, call.written_ms):
+        if self._decided.may_be_gone(call.written_ms):
             self._counts["redelivery_not_judged"] += 1
-        else:
-            self._add(FindingKind.NO_INPUT, "", f"{name} has no such decision", call.seen_at)
+        elif not self._decided.is_published(call.seen_at):  # otherwise its record on the callbacks topic is the finding
+            self._add(FindingKind.NOT_DECIDED, "", f"{name} has no such decision", call.seen_at)
 
     def _judge_rejection(self, call: _Call) -> None:
         """Check that a callback that was refused or given up is on the rejected topic as well, for its replay."""

@@ -145,9 +145,9 @@ def digest_rejection(content: Content, known: InputDigest | None) -> OutputDiges
             wrong.append("its key is not that of the input")
     elif known is not None:
         payload = _word(_of(content.value), _of(content.key))
-        if (payload ^ known.payload) & _HIGH:
+        if is_other_value(payload, known.payload):
             wrong.append("its value is not that of the input")
-        if (payload ^ known.payload) & _LOW:
+        if is_other_key(payload, known.payload):
             wrong.append("its key is not that of the input")
     return OutputDigest(_rejection_word(content.reason), wrong=tuple(wrong))
 
@@ -160,6 +160,16 @@ def payload_digest(content: Content) -> int:
 def is_other_payload(content: Content, known: InputDigest) -> bool:
     """Return whether key or value of a record of a retry topic differ from those of its input."""
     return payload_digest(content) != known.payload
+
+
+def is_other_value(one: int, other: int) -> bool:
+    """Return whether two digests of `payload_digest` are those of other values."""
+    return bool((one ^ other) & _HIGH)
+
+
+def is_other_key(one: int, other: int) -> bool:
+    """Return whether two digests of `payload_digest` are those of other keys."""
+    return bool((one ^ other) & _LOW)
 
 
 def digest_entry(event: Mapping[str, Any], entry: Mapping[str, Any]) -> int:

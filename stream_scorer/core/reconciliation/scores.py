@@ -223,6 +223,19 @@ class Reconciliation:
         self._add_differences(digest, source, place)
         self._accepted[source] = place, digest.word
 
+    def replayable(self, source: str, content: Content, *, written_ms: int = _LATEST_MS) -> int | None:
+        """Return the digest of key and value with which a rejected contact is replayed; None: it is not known.
+
+        They are the rejection's own, or those of its input if the value did not fit into the rejection.
+        """
+        if not content.truncated:
+            return outcome_values.payload_digest(content)
+        found = self._find(source, written_ms)
+        if found is None or found[1] < found[0].start:
+            return None
+        known = found[0].digest(found[0].index_of(found[1]))
+        return None if known is None else known.payload
+
     def _close_accepted(self) -> None:
         """Compare each accepted score with the outcome of its input, which must be in review."""
         for source, (place, word) in self._accepted.items():

@@ -1,8 +1,9 @@
 """Jars of Apache Kafka: fetched once through `jgo`, pinned by a lock file in the wheel.
 
-Theory of operation: a fetch works in a staging folder and ends with one rename, so the jars' folder is either absent or
-complete. Every start hashes the jars (45 MB, 50 ms): that also detects a jar that was changed after the fetch, which a
-stored result of the first check would not.
+The lock has the coordinates of each jar, so none of Maven's 60 descriptions (POMs) is read, and several are fetched at
+once. A fetch works in a staging folder and ends with one rename, so the jars' folder is either absent or complete.
+Every start hashes the jars (45 MB, 50 ms): that also detects a jar that was changed after the fetch, which a stored
+result of the first check would not.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -25,36 +29,38 @@ from stream_scorer.local.files import folder_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-    from pathlib import Path
 
 KAFKA_VERSION = "4.4.0"
-
-# Kafka depends on log4j but not on its slf4j bridge: without log4j-slf4j-impl it would not log why it ends.
-# The `!` keeps that jar's parent from changing the versions of Kafka's own dependencies.
-COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:2.25.5!"
 
 EXTRA_MISSING = "the embedded Kafka needs the extra [local]: pip install 'stream-scorer[local]'"
 
 Progress = Callable[[str], None]
 
 _REPORT_EVERY_S = 0.2
+# Most jars are small, and each costs two round trips.
+_PARALLEL = 8
 
 
 @dataclass(frozen=True, slots=True)
 class LockedJar:
-    """Jar of this version's release: `sha256` in hex, `size` in bytes."""
+    """Jar of this version's release: `coordinates` as ``group:artifact:version``, `sha256` in hex, `size` in bytes."""
 
-    name: str
+    coordinates: str
     sha256: str
     size: int
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        _, artifact, version = self.coordinates.split(":")
+        return f"{artifact}-{version}.jar"
 
 
 def locked_jars() -> tuple[LockedJar, ...]:
     """Return the jars of the packaged lock file."""
     text = resources.files("stream_scorer.local").joinpath("kafka-jars.lock").read_text(encoding="utf-8")
     rows = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
-    return tuple(LockedJar(name, sha256, int(size)) for sha256, size, name in rows)
+    return tuple(LockedJar(coordinates, sha256, int(size)) for sha256, size, coordinates in rows)
 
 
 def verified_jars(cache_dir: Path, progress: Progress, lock: tuple[LockedJar, ...] | None = None) -> list[Path]:
@@ -104,10 +110,10 @@ def _fetch(home: Path, lock: tuple[LockedJar, ...], progress: Progress) -> None:
     arrived = staging / "jars"
     try:
         arrived.mkdir(parents=True)
-        for path in _resolve(staging, _Arrivals(lock, progress)):
+        for path in _download(staging, lock, _Arrivals(lock, progress)):
             path.rename(arrived / path.name)
         progress(f"checking the {len(lock)} jars of Apache Kafka")
-        _check_fetched(arrived, lock)
+        check_jars(arrived, lock)
         arrived.rename(home)
     except requests.RequestException as error:
         raise LocalError(_no_network(error)) from error
@@ -122,19 +128,10 @@ def _fetch(home: Path, lock: tuple[LockedJar, ...], progress: Progress) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_fetched(folder: Path, lock: tuple[LockedJar, ...]) -> None:
-    unknown = {path.name for path in folder.iterdir()} - {jar.name for jar in lock}
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        raise LocalError(f"the fetch of Apache Kafka {KAFKA_VERSION} brought jars that are not in the lock: {names}")
-    check_jars(folder, lock)
-
-
-def _resolve(staging: Path, arrivals: _Arrivals) -> list[Path]:
-    """Let jgo resolve and download into `staging`; jars of the user's own Maven repository are copied from it."""
+def _download(staging: Path, lock: tuple[LockedJar, ...], arrivals: _Arrivals) -> list[Path]:
+    """Let jgo download into `staging`, several jars at once; those of the user's own Maven repository are used."""
     try:
         from jgo.config import GlobalSettings  # noqa: PLC0415  # the extra may be missing
-        from jgo.env import EnvironmentBuilder, LinkStrategy  # noqa: PLC0415
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
     except ImportError as error:
         raise LocalError(EXTRA_MISSING) from error
@@ -149,9 +146,26 @@ def _resolve(staging: Path, arrivals: _Arrivals) -> list[Path]:
         repo_cache=staging / "repository",
         local_repos=local_repositories,
     )
-    builder = EnvironmentBuilder(context, cache_dir=staging / "jgo", link_strategy=LinkStrategy.COPY)
-    environment: Any = builder.from_endpoint(COORDINATES)
-    return list(environment.all_jars)
+
+    def resolve(jar: LockedJar) -> Path:
+        group, artifact, version = jar.coordinates.split(":")
+        found: Path = context.project(group, artifact).at_version(version).artifact().resolve()
+        return _owned(found, staging)
+
+    with ThreadPoolExecutor(_PARALLEL, "jar") as pool:
+        try:
+            return list(pool.map(resolve, lock))
+        except BaseException:
+            arrivals.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)  # the end of the block waits for the running ones
+            raise
+
+
+def _owned(path: Path, staging: Path) -> Path:
+    """Return a path in `staging`: a jar of the user's repository is copied, not moved."""
+    if path.is_relative_to(staging):
+        return path
+    return Path(shutil.copy(path, staging / path.name))
 
 
 def _no_network(error: requests.RequestException) -> str:
@@ -164,47 +178,40 @@ def _no_network(error: requests.RequestException) -> str:
 
 
 class _Arrivals:
-    """Counter of fetched files, with progress messages at most five times a second."""
+    """Counter of fetched jars, with progress messages at most five times a second. Called by several threads."""
 
     def __init__(self, lock: tuple[LockedJar, ...], progress: Progress) -> None:
-        self._sizes = {jar.name: jar.size for jar in lock}
-        self._total = sum(self._sizes.values())
+        self._lock = Lock()
+        self._count = len(lock)
+        self._total = sum(jar.size for jar in lock)
         self._progress = progress
-        self._descriptions = 0
+        self._cancelled = False
         self._jars = 0
         self._bytes = 0
         self._reported_at = float("-inf")
         self._report_progress()
 
-    def file(self, name: str, _size: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Count one file of jgo's resolver: a jar of the lock, or the description (POM) of a dependency."""
-        return self._jar() if name in self._sizes else self._description()
-
     @contextmanager
-    def _jar(self) -> Iterator[Callable[[int], None]]:
+    def file(self, _name: str, _size: int) -> Iterator[Callable[[int], None]]:
+        """Count one jar and its bytes."""
         yield self._add
-        self._jars += 1
-        self._report_progress()
+        with self._lock:
+            self._jars += 1
+            self._report_progress()
 
-    @contextmanager
-    def _description(self) -> Iterator[Callable[[int], None]]:
-        yield lambda _count: None
-        self._descriptions += 1
-        self._report_at_intervals()
+    def cancel(self) -> None:
+        """End the running downloads at their next bytes: after a Ctrl-C the largest jar can take a minute more."""
+        self._cancelled = True
 
     def _add(self, count: int) -> None:
-        self._bytes += count
-        self._report_at_intervals()
-
-    def _report_at_intervals(self) -> None:
-        if time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
-            self._report_progress()
+        if self._cancelled:
+            raise LocalError("the fetch of Apache Kafka was cancelled")
+        with self._lock:
+            self._bytes += count
+            if time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
+                self._report_progress()
 
     def _report_progress(self) -> None:
         self._reported_at = time.monotonic()
-        what = f"fetching Apache Kafka {KAFKA_VERSION} (once)"
-        if self._bytes:
-            got, total = self._bytes / 1e6, self._total / 1e6
-            self._progress(f"{what}: {self._jars} of {len(self._sizes)} jars, {got:.1f} of {total:.1f} MB")
-        else:
-            self._progress(f"{what}: {self._descriptions} descriptions of what it needs")
+        jars, got, total = f"{self._jars} of {self._count} jars", self._bytes / 1e6, self._total / 1e6
+        self._progress(f"fetching Apache Kafka {KAFKA_VERSION} (once): {jars}, {got:.1f} of {total:.1f} MB")
