@@ -84,8 +84,8 @@ docs: $(DOCS_STAMP) ## The pages as a site, in build/site; it needs no network a
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs/site . build/site
 	@echo "build/site/index.html"
 
-$(DOCS_STAMP): requirements/docs.txt $(STAMP)
-	@$(PIP) install --quiet --require-hashes --requirement requirements/docs.txt
+$(DOCS_STAMP): $(LOCAL) requirements/docs.txt
+	@requirements/install.sh docs.txt
 	@touch $(DOCS_STAMP)
 
 audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; offline: ADVISORIES=a checkout of an OSV database

@@ -194,6 +194,22 @@ def test_every_reason_is_in_the_contract_in_its_order() -> None:
     assert re.findall(r"`(\w+)`", review) == [reason.value for reason in ReviewReason]
 
 
+# --- symptoms
+
+
+@pytest.mark.parametrize("heading", ["## Before the first score", "## The worker does not start or stops"])
+def test_the_messages_of_the_symptoms_are_in_the_code(heading: str) -> None:
+    sources = [*(REPOSITORY / "stream_scorer").rglob("*.py"), REPOSITORY / "requirements" / "install.sh"]
+    # A message may stand in several lines of the source.
+    code = "\n".join(re.sub(r'"\n\s*f?"', "", source.read_text()) for source in sources)
+    symptoms = [
+        quoted for row in rows(DOCS / "troubleshooting.md", heading) for quoted in re.findall(r"`([^`]+)`", row[0])
+    ]
+    fragments = [fragment.strip() for symptom in symptoms for fragment in symptom.split("…") if fragment.strip()]
+    assert fragments
+    assert [fragment for fragment in fragments if fragment not in code] == []
+
+
 # --- code
 
 

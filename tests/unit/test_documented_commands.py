@@ -16,14 +16,17 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^ *(?:\$ )?(?:\w+=\S+ )*(?:sudo )?stream-scorer (.+)$", re.MULTILINE)
+# In a sentence or a table; "…" stands for what the reader puts there.
+INLINE = re.compile(r"(?<!`)`stream-scorer ([^`…\[]+)`(?!`)")
 # What ends a command in a shell.
 ENDS = {"|", "&", "&&", "||", ";", ">", ">>", "2>"}
 
 
 def command_lines(page: Path) -> list[list[str]]:
     """The words of each command line after `stream-scorer`."""
+    text = page.read_text(encoding="utf-8")
     lines = []
-    for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for language, block in BLOCK.findall(text):
         if language not in {"", "sh", "console"}:
             continue
         for line in COMMAND.findall(block.replace("\\\n", " ")):
@@ -43,6 +46,11 @@ def parse(words: list[str]) -> str:
     return str(context.command_path)
 
 
+def mentions(page: Path) -> list[list[str]]:
+    """The words of each command in a sentence or a table."""
+    return [shlex.split(line) for line in INLINE.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))]
+
+
 def test_a_wrong_option_is_found() -> None:
     assert parse(["read", "scores", "-o", "json"]) == "stream-scorer read"
     with pytest.raises(Exception, match="No such option: --jsno"):
@@ -55,6 +63,19 @@ def test_a_wrong_option_is_found() -> None:
 def test_the_command_lines_of_a_page_parse(page: Path) -> None:
     for words in command_lines(page):
         parse(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_a_page_mentions_exist(page: Path) -> None:
+    for words in mentions(page):
+        try:
+            parse(words)
+        except typer.Exit:
+            assert words == ["--version"]
+        except Exception as error:
+            # A command may be mentioned without its arguments.
+            if type(error).__name__ != "MissingParameter":
+                raise
 
 
 def test_the_pages_have_command_lines() -> None:
