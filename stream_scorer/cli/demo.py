@@ -9,7 +9,8 @@ from rich.console import Console
 
 from stream_scorer.cli.kafka import shown_progress
 from stream_scorer.cli.reconcile import print_callbacks, print_report
-from stream_scorer.local.demo.run import DemoOptions, DemoTarget, Screen, run_demo
+from stream_scorer.local.demo.options import DemoOptions, DemoTarget, Screen
+from stream_scorer.local.demo.run import run_demo
 from stream_scorer.local.demo.signals import Interrupted
 from stream_scorer.local.simulator.scenario import SHIPPED, load_scenario
 
@@ -34,16 +35,18 @@ def demo(
     ] = None,
     target: Annotated[
         DemoTarget,
-        typer.Option(help="Where callbacks go: a webhook, or a contact list that the simulator dials."),
+        typer.Option(help="Where high scores go: a contact list that the simulator dials, or a webhook."),
     ] = DEFAULTS.target,
 ) -> None:
-    """Score contacts from a real Kafka over real HTTP, and account for every one of them.
+    """Score contacts from a real Kafka over real HTTP, through a kill and an outage, and account for every one of them.
 
-    Starts an Apache Kafka (fetched the first time, 45 MB), the simulator of the Genesys API, a campaign manager, the
-    scoring worker and the campaign worker. Each is a process of its own in a temporary folder. Produces contacts, some
-    of them invalid; shows the worker's progress; ends with the reconciliation, from the contacts to the receipts of the
-    callbacks. Everything is removed at the end, except the fetched Kafka in ~/.cache. Exit code 0: every contact has
-    exactly its expected outcome, and the campaign manager has received exactly the contacts with a high score.
+    Starts an Apache Kafka (fetched the first time, 45 MB), the simulator of the Genesys API with its dialler, two
+    scoring workers and the campaign worker. Each is a process of its own in a temporary folder. Produces contacts, some
+    of them invalid. At 40 % a worker is killed, and the other takes over; later the API fails for some seconds. A
+    rejected contact is repaired and replayed. Ends with the verdict of the reconciliation, from the contacts to the
+    receipts of the callbacks, and with the price. Everything is removed at the end, except the fetched Kafka in
+    ~/.cache. Exit code 0: every contact has exactly its expected outcome, and exactly the contacts with a high score
+    were called.
     """
     play = None if scenario is None else load_scenario(scenario)
     options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play, target=target)

@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 LIMIT_S = 150
+LONG_S = 280
 
 
 @pytest.fixture
@@ -82,24 +83,68 @@ def started(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]
         demo.communicate(timeout=60)
 
 
+def words(text: str) -> str:
+    """The text without its line ends: the demo breaks its lines at 80 columns."""
+    return " ".join(text.split())
+
+
+def assert_plain_and_narrow(*texts: str) -> None:
+    """Nothing of a terminal, and no line over 80 columns but commands, whose paths may be longer."""
+    for text in texts:
+        assert "\x1b" not in text
+        assert "\r" not in text
+        assert [line for line in text.splitlines() if len(line) > 80 and not line.startswith("  ")] == []
+
+
+def assert_paid(out: str, answered: int) -> int:
+    """Checks the sum of the price, and returns how many contacts were billed again."""
+    price = re.search(r"price: ([\d,]+) contacts paid = ([\d,]+) with a score \+ ([\d,]+) billed again", words(out))
+    assert price, out
+    paid, scored, again = (int(number.replace(",", "")) for number in price.groups())
+    assert paid == scored + again
+    assert scored == answered
+    return again
+
+
+def assert_accounted(out: str, contacts: int) -> int:
+    """Checks equation and verdict, with the repaired contact, and returns the contacts with a score."""
+    equation = re.search(r"([\d,]+) inputs = ([\d,]+) scores \+ ([\d,]+) review \+ ([\d,]+) rejected", out)
+    assert equation, out
+    inputs, scores, review, rejected = (int(number.replace(",", "")) for number in equation.groups())
+    assert inputs == scores + review + rejected == contacts + 1
+    assert min(scores, review, rejected) > 0
+    assert "verdict of reconcile: the invariant holds" in words(out)
+    assert "every score ≥ 0.75 on contact-scores has one receipt or waits" in words(out)
+    reasons = re.search(r"rejected ([\d,]+): ((?:[a-z_]+ \d+(?:, )?)+)", words(out))
+    assert reasons, out
+    assert sum(map(int, re.findall(r"\d+", reasons[2]))) == rejected
+    return scores + review
+
+
+def assert_followed(out: str, err: str) -> None:
+    """Three contacts have their story, and the rejected one is repaired with a command of the desk."""
+    repair = re.search(r"\$ stream-scorer rejected replay (DEMO-\d+) --set previous_calls=3 --yes", err)
+    assert repair, err
+    assert re.search(rf"{repair[1]} scored 0\.\d+", err)
+    assert re.search(r"^DEMO-\d+  scored 0\.\d+, to be called", out, re.MULTILINE)
+    assert re.search(r"^DEMO-\d+  in review: [a-z_]+, so a person decides", out, re.MULTILINE)
+    assert f"{repair[1]} rejected: wrong_type ('previous_calls' must be an integer, not a string); repaired" in words(
+        out
+    )
+
+
 def test_every_contact_is_accounted_for_and_can_be_looked_at_afterwards(temporary: Path) -> None:
-    with started(temporary, "--contacts", "2000", "--keep") as demo:
+    with started(temporary, "--contacts", "2000", "--keep", "--target", "webhook") as demo:
         out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 0, out + err
-    equation = re.search(r"2,000 inputs = ([\d,]+) scores \+ ([\d,]+) review \+ ([\d,]+) rejected", out)
-    assert equation, out
-    scores, review, rejected = (int(number.replace(",", "")) for number in equation.groups())
-    assert scores + review + rejected == 2_000
-    assert min(scores, review, rejected) > 0
-    assert "the invariant holds" in out
-    closing = re.search(r"2,000 contacts in .*\(.*/s\).*counts ([\d,]+) contacts .* ([\d,]+) have a score", out)
-    assert closing, out
-    paid, answered = (int(number.replace(",", "")) for number in closing.groups())
-    assert paid >= answered == scores + review
+    assert_plain_and_narrow(out, err)
+    assert "with fewer than 5,000 contacts no worker is killed, and no outage is played" in words(out)
+    assert_paid(out, assert_accounted(out, 2_000))
     assert re.search(
-        r"([\d,]+) scores ≥ 0.75 = \1 delivered \+ 0 refused \+ 0 given up \+ 0 expired \+ 0 waiting", out
+        r"([\d,]+) scores ≥ 0.75 = \1 delivered \+ 0 refused \+ 0 given up \+ 0 expired \+ 0 waiting", words(out)
     ), out
-    assert re.search(r"campaign manager received [\d,]+ contacts .* exactly those with a high score", out), out
+    assert re.search(r"campaign manager received [\d,]+ contacts .* exactly those with a high score", words(out)), out
+    assert_followed(out, err)
     assert "read 2,000 of 2,000" in err
     assert re.search(r"quota [\d,]+ of 1,200", err), err
     look_and_stop(temporary, out)
@@ -108,11 +153,54 @@ def test_every_contact_is_accounted_for_and_can_be_looked_at_afterwards(temporar
 
 @pytest.mark.slow
 def test_the_dialler_calls_each_contact_once(temporary: Path) -> None:
-    with started(temporary, "--contacts", "1000", "--target", "genesys-outbound") as demo:
+    with started(temporary, "--contacts", "1000") as demo:
         out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 0, out + err
-    assert re.search(r"the dialler called [\d,]+ contacts, each once, exactly those with a high score", out), out
-    assert "every score ≥ 0.75 on contact-scores has one receipt or waits" in out
+    assert re.search(r"the dialler called [\d,]+ contacts, each once, exactly those with a high score", words(out)), out
+    assert_accounted(out, 1_000)
+    assert_followed(out, err)
+    assert re.search(r"called [\d,]+  queue [\d,]+", err)
+    assert_nothing_left(temporary)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_has_a_kill_an_outage_and_a_repair(temporary: Path) -> None:
+    with started(temporary) as demo:
+        out, err = demo.communicate(timeout=LONG_S)
+    assert demo.returncode == 0, out + err
+    assert_plain_and_narrow(out, err)
+    answered = assert_accounted(out, 20_000)
+    assert assert_paid(out, answered) < 16_000, "the limit of the contract for one kill"
+    assert_followed(out, err)
+    events = (
+        "scorer-1 is killed (SIGKILL)",
+        "scorer-2 has taken over: it owns all 4 partitions",
+        "the API fails: it answers every request with 503; the circuit breaker is closed",
+        "circuit breaker of scorer-2: open",
+        "the API works again",
+        "circuit breaker of scorer-2: half-open",
+        "circuit breaker of scorer-2: closed",
+    )
+    places = [words(err).find(event) for event in events]
+    assert places == sorted(places), err
+    assert -1 not in places, err
+    *_, title, one, two, three = out.splitlines()
+    assert title == "to go on:"
+    assert all(line.startswith("  stream-scorer ") for line in (one, two, three))
+    assert_nothing_left(temporary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["bad-day", "poison"])
+def test_a_shipped_scenario_with_a_kill(temporary: Path, scenario: str) -> None:
+    with started(temporary, "--contacts", "8000", "--scenario", scenario) as demo:
+        out, err = demo.communicate(timeout=LONG_S)
+    assert demo.returncode == 0, out + err
+    assert_plain_and_narrow(out, err)
+    assert_paid(out, assert_accounted(out, 8_000))
+    assert_followed(out, err)
+    assert "scorer-1 is killed (SIGKILL)" in err
+    assert "the API fails: " not in err, "the scenario has its own failures"
     assert_nothing_left(temporary)
 
 
@@ -131,7 +219,7 @@ def look_and_stop(temporary: Path, out: str) -> None:
         ["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert looked.returncode == 0, looked.stdout + looked.stderr
-    assert "2,000 inputs = " in looked.stdout
+    assert "2,001 inputs = " in looked.stdout
 
 
 SCENARIO = """
@@ -165,10 +253,11 @@ def test_a_scenario_is_played_told_of_and_accounted_for(temporary: Path, tmp_pat
         out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 0, out + err
     assert "scenario short: a short outage" in out
-    assert "genesys.probe_interval_s = 1" in out, "what is other than usual is said"
+    assert "genesys.probe_interval_s = 1" in words(out), "what is other than usual is said"
     assert "[scenario: outage, refused]" in err
-    assert "the invariant holds" in out
-    assert re.search(r"scenario short: answers .* 200: \d+, .*503: \d+; .*before these steps began: never", out), out
+    assert "the invariant holds" in words(out)
+    answers = r"scenario short: answers .* 200: \d+, .*503: \d+; .*before these steps began: never"
+    assert re.search(answers, words(out)), out
     assert_nothing_left(temporary)
 
 

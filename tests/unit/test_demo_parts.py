@@ -1,14 +1,16 @@
-"""The demo's parts that need no Kafka: its signals, what it reads from the worker, how it judges, what it refuses."""
+"""The demo's parts that need no Kafka: its signals, what it reads from the workers, its incidents, how it judges."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -17,10 +19,16 @@ from stream_scorer.core.reconciliation.score_report import FindingKind, Partitio
 from stream_scorer.core.scoring.types import Reason
 from stream_scorer.errors import CheckFailed, LocalError
 from stream_scorer.local.demo.checks import check_outcomes
+from stream_scorer.local.demo.circuit_view import CircuitView
 from stream_scorer.local.demo.environment import DemoEnvironment
-from stream_scorer.local.demo.monitor import Snapshot, read_metrics
+from stream_scorer.local.demo.followed import FollowedContacts
+from stream_scorer.local.demo.incidents import ApiOutage, Incidents, WorkerKill
+from stream_scorer.local.demo.monitor import Snapshot, WorkerState, read_metrics, together
+from stream_scorer.local.demo.outcomes import Outcome
 from stream_scorer.local.demo.progress import ProgressView
 from stream_scorer.local.demo.signals import Interrupted, Interrupts
+from stream_scorer.local.demo.story import Story
+from stream_scorer.local.demo.summary import Price
 from stream_scorer.runtime import metric_definitions
 from stream_scorer.telemetry.meter_provider import ServiceMetrics
 
@@ -122,58 +130,89 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
     metrics = ServiceMetrics("run")
     metrics.add(metric_definitions.CONSUMED, 900)
     metrics.add(metric_definitions.CONSUMED, 100)
-    metrics.add(metric_definitions.CONTACTS, 700, {"outcome": "scored", "reason": ""})
-    metrics.add(metric_definitions.CONTACTS, 30, {"outcome": "review", "reason": "narrow_interval"})
-    metrics.add(metric_definitions.CONTACTS, 5, {"outcome": "review", "reason": "wide_interval"})
-    metrics.add(metric_definitions.CONTACTS, 8, {"outcome": "rejected", "reason": "undecodable"})
     metrics.set(metric_definitions.REQUESTS_IN_FLIGHT, 3)
     metrics.set(metric_definitions.CONTACTS_UNCOMMITTED, 257)
     metrics.set(metric_definitions.QUOTA_ALLOWED, 1_200)
     metrics.set(metric_definitions.QUOTA_REMAINING, 1_150)
-    snapshot = read_metrics(metrics.exposition()[1].decode(), "circuit open: HTTP 503")
-    assert snapshot == Snapshot(
+    metrics.set(metric_definitions.PARTITIONS, 4)
+    metrics.add(metric_definitions.CONTROLS, 6)
+    metrics.record(metric_definitions.BATCH_SIZE, 100)
+    metrics.record(metric_definitions.BATCH_SIZE, 40)
+    metrics.add(metric_definitions.CIRCUIT_BREAKER_PROBES, 2, {"outcome": "failed"})
+    metrics.add(metric_definitions.CIRCUIT_BREAKER_PROBES, 1, {"outcome": "recovered"})
+    metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN, 1, {"reason": "api"})
+    assert read_metrics(metrics.exposition()[1].decode(), "circuit open: HTTP 503") == WorkerState(
+        owned=4,
         read=1_000,
         in_flight=3,
         uncommitted=257,
-        outcomes={"scored": 700, "review": 35, "rejected": 8},
+        sent=140,
+        controls=6,
+        is_open=True,
+        probes_failed=2,
+        probes_recovered=1,
         quota_remaining=1_150,
         trouble="circuit open: HTTP 503",
     )
-    assert snapshot.settled == 743
+
+
+def test_a_throttled_worker_is_not_an_open_one() -> None:
+    metrics = ServiceMetrics("run")
+    metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN, 1, {"reason": "quota"})
+    assert not read_metrics(metrics.exposition()[1].decode(), "").is_open
 
 
 def test_a_worker_that_has_done_nothing_yet_says_so() -> None:
     snapshot = read_metrics(ServiceMetrics("run").exposition()[1].decode(), "starting")
-    assert (snapshot.read, snapshot.settled, snapshot.quota_remaining) == (0, 0, None)
+    assert (snapshot.read, snapshot.sent, snapshot.quota_remaining) == (0, 0, None)
+
+
+def test_of_a_killed_worker_only_its_counters_remain() -> None:
+    killed = WorkerState(owned=2, read=900, in_flight=3, controls=4, is_open=True, quota_remaining=7, trouble="busy")
+    other = WorkerState(owned=2, read=100, in_flight=1, controls=1, quota_remaining=9, trouble="")
+    assert together({"1": killed, "2": other}).in_flight == 4
+    assert together({"1": killed, "2": other}).quota_remaining == 7
+    rest = together({"1": killed.as_ended(), "2": other})
+    assert rest == WorkerState(owned=2, read=1_000, in_flight=1, controls=5, quota_remaining=9, trouble="")
 
 
 SNAPSHOT = Snapshot(
-    read=1_000,
-    in_flight=3,
+    WorkerState(read=1_000, in_flight=3, quota_remaining=1_150, trouble="circuit open: HTTP 503"),
     outcomes={"scored": 700, "review": 35},
-    quota_remaining=1_150,
-    trouble="circuit open: HTTP 503",
     called=120,
+    queued=44,
 )
+
+
+def view(console: Console, contacts: int = 2_000) -> ProgressView:
+    return ProgressView(console, contacts=contacts, quota=1_200, began=time.monotonic())
 
 
 def test_without_a_terminal_there_are_few_lines_and_the_last_state() -> None:
     console = Console(force_terminal=False, width=40)
-    with console.capture() as printed, ProgressView(console, contacts=2_000, quota=1_200) as view:
+    with console.capture() as printed, view(console) as shown:
         for read in range(1_000):
-            view.show(Snapshot(read=read))
-        view.show(SNAPSHOT)
-    first, last = printed.get().splitlines()
+            shown.show(Snapshot(WorkerState(read=read)))
+        shown.show(SNAPSHOT)
+    first, *_, numbers, state, trouble = printed.get().splitlines()
     assert "read 0 of 2,000  " in first
-    assert last.endswith(
-        "in flight 3  scored 700  review 35  rejected 0  called 120  quota 50 of 1,200  circuit open: HTTP 503"
-    )
+    assert numbers.endswith("read 1,000 of 2,000  scored 700  review 35  rejected 0")
+    assert state.strip() == "called 120  queue 44  in flight 3  quota 50 of 1,200"
+    assert trouble.strip() == "circuit open: HTTP 503"
 
 
-def test_on_a_terminal_it_is_a_panel() -> None:
-    console = Console(force_terminal=True, width=100, color_system=None)
-    with console.capture() as printed, ProgressView(console, contacts=2_000, quota=1_200) as view:
-        view.show(SNAPSHOT)
+def test_no_line_is_wider_than_80_columns() -> None:
+    console = Console(force_terminal=False, width=200)
+    worst = replace(SNAPSHOT, workers=replace(SNAPSHOT.workers, read=10**7, trouble="circuit open: " + "x" * 200))
+    with console.capture() as printed, view(console, 10**7) as shown:
+        shown.show(replace(worst, outcomes=dict.fromkeys(("scored", "review", "rejected"), 10**6), called=10**6))
+    assert max(map(len, printed.get().splitlines())) <= 80
+
+
+def test_on_a_terminal_it_is_a_panel_that_fits_into_80_columns() -> None:
+    console = Console(force_terminal=True, width=80, color_system=None)
+    with console.capture() as printed, view(console) as shown:
+        shown.show(SNAPSHOT)
     *_, title, bar, read, scored, review, rejected, called, state, _bottom, _end = printed.get().splitlines()
     assert "scoring 2,000 contacts" in title
     assert bar.count("━") == 60 * 735 // 2_000
@@ -181,8 +220,154 @@ def test_on_a_terminal_it_is_a_panel() -> None:
     assert scored.strip("│ ").split() == ["scored", "700", "not", "committed", "yet", "0"]
     assert review.strip("│ ").split() == ["review", "35", "quota", "used", "50", "of", "1,200"]
     assert rejected.strip("│ ").split()[:3] == ["rejected", "0", "elapsed"]
-    assert called.strip("│ ").split() == ["called", "120"]
+    assert called.strip("│ ").split() == ["called", "120", "dial", "queue", "44"]
     assert state.strip("│ ") == "● circuit open: HTTP 503"
+
+
+# --- circuit breakers
+
+
+def test_the_states_of_a_circuit_breaker_are_reported_once_each() -> None:
+    circuits = CircuitView(max_contacts=50)
+
+    def changes(**state: Any) -> list[str]:
+        lines = list(circuits.changes("scorer-2", WorkerState(**{"trouble": "", **state})))
+        return [line.removeprefix("circuit breaker of scorer-2: ").partition(",")[0] for line in lines]
+
+    opened = "circuit open: HTTP 503; since 12:00; next probe in 2 s"
+    assert changes(sent=400, in_flight=3) == []
+    assert list(circuits.changes("scorer-2", WorkerState(sent=400, is_open=True, trouble=opened))) == [
+        "circuit breaker of scorer-2: open, so only probes are sent (circuit open: HTTP 503)"
+    ]
+    assert changes(sent=400, is_open=True) == []
+    assert changes(sent=401, is_open=True, probes_failed=1) == ["a probe"]
+    assert changes(sent=401, is_open=True, probes_failed=1) == []
+    assert changes(sent=402, probes_failed=1, probes_recovered=1, in_flight=1) == ["half-open"]
+    assert changes(sent=480, in_flight=1) == []  # 1 + 2 + 4 + 8 + 16 + 32
+    assert changes(sent=510, in_flight=3) == ["closed"]
+    assert changes(sent=900, in_flight=3) == []
+    assert changes(sent=900, is_open=True, trouble="circuit open") == ["open"]
+
+
+# --- incidents
+
+
+class FakeWorker:
+    """A worker process that records its kill."""
+
+    name = "scorer-1"
+    killed = False
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class FakeMonitor:
+    """A monitor that records which workers it no longer reads."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
+
+
+class FakeApi:
+    """An API that is healthy, or has a fault."""
+
+    is_failing = False
+
+    def add_fault(self, **_: Any) -> None:
+        self.is_failing = True
+
+    def clear_faults(self) -> None:
+        self.is_failing = False
+
+
+def test_one_worker_is_killed_and_then_the_api_fails_until_two_probes_have_failed() -> None:
+    worker, monitor, api = FakeWorker(), FakeMonitor(), FakeApi()
+    console = Console(force_terminal=False, width=200)
+    story = Story(console, began=time.monotonic())
+    kill = WorkerKill(worker, "scorer-2", partitions=4, at=400, monitor=monitor, story=story)  # type: ignore[arg-type]
+    incidents = Incidents(kill, ApiOutage(api, at=600, story=story))  # type: ignore[arg-type]
+    busy, other = WorkerState(owned=2, in_flight=3), WorkerState(owned=2)
+    with console.capture() as printed:
+        incidents.step(399, {"scorer-1": busy, "scorer-2": other})
+        assert not worker.killed
+        incidents.step(401, {"scorer-1": busy, "scorer-2": other})
+        assert worker.killed
+        assert monitor.forgotten == ["scorer-1"]
+        ended = busy.as_ended()
+        incidents.step(700, {"scorer-1": ended, "scorer-2": other})
+        assert not api.is_failing, "the takeover comes first"
+        incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4)})
+        assert api.is_failing
+        for probes in (0, 1):
+            incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4, probes_failed=probes)})
+            assert api.is_failing
+        for _ in range(2):
+            incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4, probes_failed=2)})
+            assert not api.is_failing
+    events = [line[10:] for line in printed.get().splitlines() if line[:10].strip()]
+    assert [event.partition(" (")[0].partition(":")[0] for event in events] == [
+        "scorer-1 is killed",
+        "scorer-2 has taken over",
+        "the API fails",
+        "the API works again",
+    ]
+
+
+# --- followed contacts
+
+
+def score(contact_id: str, value: float) -> Outcome:
+    return Outcome("scored", contact_id, {"score": value})
+
+
+def test_the_first_contact_of_each_kind_is_followed_to_its_end() -> None:
+    followed = FollowedContacts(0.75)
+    refused = Outcome("rejected", "DEMO-4", {"reason": "wrong_type", "detail": "'previous_calls' is a string"})
+    seen = [
+        score("DEMO-1", 0.5),
+        score("DEMO-2", 0.8),
+        score("DEMO-3", 0.9),
+        Outcome("review", "DEMO-5", {"review_reasons": ["narrow_interval"]}),
+        Outcome("rejected", "DEMO-6", {"reason": "undecodable", "detail": ""}),
+        refused,
+    ]
+    events = [event for outcome in seen for event in followed.observe(outcome)]
+    assert events == [
+        "DEMO-2 scored 0.800, to be called",
+        "DEMO-5 in review: narrow_interval, so a person decides",
+        "DEMO-4 rejected: wrong_type ('previous_calls' is a string)",
+    ]
+    assert followed.rejected_id == "DEMO-4"
+    assert list(followed.observe(score("DEMO-4", 0.8))) == [], "another event of the contact, before its repair"
+    followed.expect_repaired()
+    assert list(followed.observe(score("DEMO-4", 0.3))) == ["DEMO-4 scored 0.300, below 0.75: not called"]
+    calls = [SimpleNamespace(data={"contact_id": one}) for one in ("DEMO-3", "DEMO-2")]
+    assert list(followed.summary(calls)) == [  # type: ignore[arg-type]
+        "DEMO-2  scored 0.800, to be called; call 2 of 2",
+        "DEMO-5  in review: narrow_interval, so a person decides",
+        f"{events[2].replace(' ', '  ', 1)}; repaired, replayed, scored 0.300, below 0.75: not called",
+    ]
+
+
+# --- the price
+
+
+@pytest.mark.parametrize(
+    ("price", "sentence"),
+    [
+        (Price(95, 95, 0, None, scenario=False), "95 contacts paid = 95 with a score + 0 billed again"),
+        (Price(98, 95, 3, None, scenario=False), "+ 3 billed again (3 as controls, evidence that the API works while "),
+        (Price(99, 95, 0, "w", scenario=False), "+ 4 billed again (4 sent by w and not committed when it was killed)"),
+        (Price(99, 95, 1, "w", scenario=False), "; 3 sent by w and not committed when it was killed)"),
+        (Price(99, 95, 0, "w", scenario=True), "killed or whose response was lost or cut by the scenario)"),
+    ],
+)
+def test_the_price_has_its_sum_and_its_reasons(price: Price, sentence: str) -> None:
+    assert sentence in str(price)
 
 
 # --- the verdict

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from stream_scorer.errors import CheckFailed
-from stream_scorer.kafka.admin.topics import check_topics
-from stream_scorer.kafka.consumer.log_reader import LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.reconciliation.score_report import Report
     from stream_scorer.core.scoring.types import Reason
-    from stream_scorer.kafka.consumer.log_reader import Record
-    from stream_scorer.settings import Settings
-
-_REASON_HEADER: Final = "stream-scorer-error-reason"
-_TIMEOUT_S: Final = 30.0
-
-
-def count_rejections(settings: Settings) -> Counter[str]:
-    """Read the whole rejected topic, and count its records by the reason in their header.
-
-    Raises:
-        BrokerError: the topic cannot be read.
-    """
-    topic = settings.topics.rejected
-    log = LogReader(settings, settings.kafka.group_id, timeout_s=_TIMEOUT_S)
-    extents = log.extents(topic, check_topics(settings, [topic])[topic])
-    return Counter(_reason(record) for batch in log.read(topic, extents) for record in batch)
 
 
 def check_outcomes(report: Report, rejected: Mapping[str, int], generated: Mapping[Reason | None, int]) -> None:
@@ -58,8 +38,3 @@ def check_outcomes(report: Report, rejected: Mapping[str, int], generated: Mappi
     wrong = [f"{found:,} {what} instead of {expected:,}" for what, found, expected in counts if found != expected]
     if wrong:
         raise CheckFailed(f"the outcomes are not those of the generated contacts: {'; '.join(wrong)}")
-
-
-def _reason(record: Record) -> str:
-    value = dict(record.headers).get(_REASON_HEADER)
-    return "(none)" if value is None else value.decode(errors="replace")

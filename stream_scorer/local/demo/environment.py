@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.errors import LocalError
-from stream_scorer.local.demo.scenario_view import worker_environment
+from stream_scorer.local.demo import pace
+from stream_scorer.local.demo.scenario_view import worker_environment as scenario_environment
 from stream_scorer.local.demo.worker_process import WorkerProcess
 from stream_scorer.local.http_server.process import require_extra
 from stream_scorer.local.kafka.broker import EmbeddedKafka
@@ -29,21 +30,14 @@ from stream_scorer.local.simulator import Simulator, SimulatorConfig
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_scorer.local.demo.signals import Interrupts
     from stream_scorer.local.kafka.jars import Progress
     from stream_scorer.local.simulator import Scenario
     from stream_scorer.settings import Settings
 
-# Enough for any worker on one machine: the demo shows the quota, but must not wait for it.
-REQUESTS_PER_MINUTE: Final = 1_200
-# Contacts that the API refuses must have their outcome within the demo, not after 71 minutes.
-_RETRY_DELAYS_S: Final = "[1, 2]"
-_LATENCY_MS: Final = 80.0
-_LATENCY_JITTER_MS: Final = 40.0
-# More than a worker adds: whom it dials twice is seen at once.
-_DIALS_PER_S: Final = 5_000.0
+ADMIN_HOST: Final = "127.0.0.1"
 _LIST_COLUMNS: Final = {
     **{name: name for name in ("contact_id", "campaign_id", "score", "scored_at")},
     "phone": "attributes.phone",
@@ -66,7 +60,8 @@ class DemoEnvironment:
         self._environment: dict[str, str] = {}
         self._folder: Path | None = None
         self._kafka: EmbeddedKafka | None = None
-        self.workers: list[WorkerProcess] = []
+        self.processes: list[WorkerProcess] = []
+        self._workers: list[WorkerProcess] = []
 
     def prepare(self, contacts: int) -> None:
         """Create the folder.
@@ -96,7 +91,9 @@ class DemoEnvironment:
         Raises:
             LocalError: as `EmbeddedKafka.start`.
         """
-        self._kafka = EmbeddedKafka(KafkaConfig(data_dir=self._require_folder() / "kafka", port=0))
+        self._kafka = EmbeddedKafka(
+            KafkaConfig(data_dir=self._require_folder() / "kafka", port=0, properties=pace.BROKER_PROPERTIES)
+        )
         self._ground.callback(_end_kafka, self._kafka)
         running = self._kafka.start(report)
         self._environment["STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS"] = running.bootstrap_servers
@@ -111,21 +108,16 @@ class DemoEnvironment:
             LocalError: the simulator does not start.
         """
         config = SimulatorConfig(
-            quota=REQUESTS_PER_MINUTE, latency_ms=_LATENCY_MS, latency_jitter_ms=_LATENCY_JITTER_MS
+            quota=pace.REQUESTS_PER_MINUTE, latency_ms=pace.LATENCY_MS, latency_jitter_ms=pace.LATENCY_JITTER_MS
         )
         simulator = Simulator(config)
         self._processes.callback(simulator.stop)
         simulator.start()
         self._environment |= simulator.environment()
-        self._environment |= {
-            "STREAM_SCORER_GENESYS__REQUESTS_PER_MINUTE": str(REQUESTS_PER_MINUTE),
-            "STREAM_SCORER_KAFKA__INSTANCE_ID": "demo",
-            "STREAM_SCORER_ADMIN__PORT": str(free_port()),
-            "STREAM_SCORER_SCORING__RETRY_DELAYS_S": _RETRY_DELAYS_S,
-        }
+        self._environment |= pace.worker_environment()
         if scenario is not None:
             simulator.play(scenario)
-            self._environment |= worker_environment()
+            self._environment |= scenario_environment()
         return simulator
 
     def start_receiver(self) -> Receiver:
@@ -143,7 +135,7 @@ class DemoEnvironment:
 
     def use_dialler(self, simulator: Simulator) -> None:
         """Let the simulator's dialler call, with the contact list that the campaign worker's settings then use."""
-        simulator.configure(dials_per_s=_DIALS_PER_S)
+        simulator.configure(dials_per_s=pace.DIALS_PER_S)
         self._environment |= {
             "STREAM_SCORER_CALLBACKS__TARGET": "genesys-outbound",
             "STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID": simulator.config.contact_list_id,
@@ -156,19 +148,54 @@ class DemoEnvironment:
         """Settings of the workers, loaded from the same environment variables."""
         return load_settings(environ=self._environment)
 
-    def start_worker(self, command: str) -> WorkerProcess:
-        """Start ``stream-scorer run`` or ``callbacks``.
+    def start_scorer(self, name: str) -> tuple[WorkerProcess, str]:
+        """Start a scoring worker (``stream-scorer run``), and return it with the URL of its admin port.
 
         Raises:
             LocalError: the process cannot be started.
         """
-        folder = self._require_folder()
-        worker = WorkerProcess(command, _only(self._environment), folder / f"{command}.log", folder)
-        with self._interrupts.deferred():
-            self.workers.append(worker)
-            self._processes.callback(worker.end)
-            worker.start()
+        port = free_port()
+        own = {"STREAM_SCORER_KAFKA__INSTANCE_ID": name, "STREAM_SCORER_ADMIN__PORT": str(port)}
+        worker = self._start(name, ["run"], own)
+        self._workers.append(worker)
+        return worker, f"http://{ADMIN_HOST}:{port}"
+
+    def start_deliverer(self) -> WorkerProcess:
+        """Start the campaign worker (``stream-scorer callbacks``).
+
+        Raises:
+            LocalError: the process cannot be started.
+        """
+        worker = self.start_command("deliverer", ["callbacks"])
+        self._workers.append(worker)
         return worker
+
+    def start_command(self, name: str, arguments: Sequence[str]) -> WorkerProcess:
+        """Start a command of ``stream-scorer`` that ends by itself.
+
+        Raises:
+            LocalError: the process cannot be started.
+        """
+        return self._start(name, arguments, {"STREAM_SCORER_KAFKA__INSTANCE_ID": name})
+
+    def _start(self, name: str, arguments: Sequence[str], own: Mapping[str, str]) -> WorkerProcess:
+        folder = self._require_folder()
+        environment = {**_only(self._environment), **own}
+        process = WorkerProcess(name, arguments, environment, folder / f"{name}.log", folder)
+        with self._interrupts.deferred():
+            self.processes.append(process)
+            self._processes.callback(process.end)
+            process.start()
+        return process
+
+    def require_running(self) -> None:
+        """Check that no worker has ended by itself. A command of the operator's desk may.
+
+        Raises:
+            LocalError: one has.
+        """
+        for process in self._workers:
+            process.require_running()
 
     def close(self, *, keep: bool) -> str | None:
         """End everything. The caller must prevent interruption by signals.

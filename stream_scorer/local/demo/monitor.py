@@ -1,4 +1,4 @@
-"""Progress of the worker: metrics from its admin port, and the group's commits, which alone prove completion."""
+"""State of the demo's scoring workers, from the metrics on their admin ports."""
 
 from __future__ import annotations
 
@@ -9,45 +9,83 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 import requests
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_scorer.kafka.admin.topics import check_topics
-from stream_scorer.kafka.client.config import reader_config, silent_logger
-from stream_scorer.kafka.client.errors import translate
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
-    from stream_scorer.settings import Settings
-
 _ANSWER_S: Final = 2.0
-_CALL_S: Final = 10.0
-_NOT_THERE_YET: Final = "the worker is starting"
+_NOT_THERE_YET: Final = "starting"
+_API: Final = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """State of one worker, or of several together, at one moment.
+
+    Attributes:
+        owned: partitions of the features topic that are assigned to it.
+        read: records consumed.
+        in_flight: requests to the API in flight.
+        uncommitted: contacts read and not yet committed.
+        sent: contacts in requests at their first attempt.
+        controls: scored contacts sent again as controls.
+        is_open: whether a circuit breaker of the API is open.
+        probes_failed: half-open probes without a result.
+        probes_recovered: half-open probes with a result.
+        quota_remaining: requests that the quota still allows in this minute; None: not known yet.
+        trouble: reason why the worker is not ready; empty: it is ready.
+    """
+
+    owned: int = 0
+    read: int = 0
+    in_flight: int = 0
+    uncommitted: int = 0
+    sent: int = 0
+    controls: int = 0
+    is_open: bool = False
+    probes_failed: int = 0
+    probes_recovered: int = 0
+    quota_remaining: int | None = None
+    trouble: str = _NOT_THERE_YET
+
+    def __add__(self, other: WorkerState) -> WorkerState:
+        quotas = [one.quota_remaining for one in (self, other) if one.quota_remaining is not None]
+        return WorkerState(
+            owned=self.owned + other.owned,
+            read=self.read + other.read,
+            in_flight=self.in_flight + other.in_flight,
+            uncommitted=self.uncommitted + other.uncommitted,
+            sent=self.sent + other.sent,
+            controls=self.controls + other.controls,
+            is_open=self.is_open or other.is_open,
+            probes_failed=self.probes_failed + other.probes_failed,
+            probes_recovered=self.probes_recovered + other.probes_recovered,
+            quota_remaining=min(quotas, default=None),
+            trouble=self.trouble or other.trouble,
+        )
+
+    def as_ended(self) -> WorkerState:
+        """Return what remains of a worker that was killed: its counters."""
+        return replace(self, owned=0, in_flight=0, uncommitted=0, is_open=False, quota_remaining=None, trouble="")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State of the worker at one moment.
+    """State of the whole demo at one moment.
 
     Attributes:
-        read: records consumed.
-        in_flight: requests to the API in flight.
-        uncommitted: contacts read and not yet committed.
+        workers: all scoring workers together.
         outcomes: contacts with a committed outcome: ``scored``, ``review``, ``rejected``.
-        quota_remaining: requests that the quota still allows in this minute; None: not known yet.
-        trouble: reason why the worker is not ready; empty: it is ready.
-        called: contacts that the campaign manager has received.
+        called: contacts that the dialler has called, or that the campaign manager has received.
+        queued: contacts that wait in the dial queue; None: there is no dialler.
     """
 
-    read: int = 0
-    in_flight: int = 0
-    uncommitted: int = 0
+    workers: WorkerState = field(default_factory=WorkerState)
     outcomes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    quota_remaining: int | None = None
-    trouble: str = _NOT_THERE_YET
     called: int = 0
+    queued: int | None = None
 
     @property
     def settled(self) -> int:
@@ -55,57 +93,51 @@ class Snapshot:
         return sum(self.outcomes.values())
 
 
-def read_metrics(text: str, trouble: str) -> Snapshot:
-    """Return the snapshot of a ``/metrics`` scrape; absent series count as 0."""
+def together(states: Mapping[str, WorkerState]) -> WorkerState:
+    """Return the sum of all workers."""
+    first, *others = states.values()
+    return sum(others, start=first)
+
+
+def read_metrics(text: str, trouble: str) -> WorkerState:
+    """Return the state of a ``/metrics`` scrape; absent series count as 0."""
     sums: Counter[str] = Counter()
-    outcomes: Counter[str] = Counter()
+    probes: Counter[str] = Counter()
+    is_open = False
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             sums[sample.name] += int(sample.value)
-            if sample.name == "stream_scorer_contacts_total" and sample.labels["outcome"] != "deferred":
-                outcomes[sample.labels["outcome"]] += int(sample.value)
-    quota = "stream_scorer_quota_remaining"
-    return Snapshot(
+            if sample.name == "stream_scorer_circuit_breaker_probes_total":
+                probes[sample.labels["outcome"]] += int(sample.value)
+            if sample.name == "stream_scorer_circuit_breaker_open" and sample.labels["reason"] == _API:
+                is_open = bool(sample.value)
+    return WorkerState(
+        owned=sums["stream_scorer_partitions_owned"],
         read=sums["messaging_client_consumed_messages_total"],
         in_flight=sums["stream_scorer_requests_in_flight"],
         uncommitted=sums["stream_scorer_contacts_uncommitted"],
-        outcomes=MappingProxyType(outcomes),
-        quota_remaining=sums.get(quota),
+        sent=sums["stream_scorer_request_batch_size_sum"],
+        controls=sums["stream_scorer_controls_total"],
+        is_open=is_open,
+        probes_failed=probes["failed"],
+        probes_recovered=probes["recovered"],
+        quota_remaining=sums.get("stream_scorer_quota_remaining"),
         trouble=trouble,
     )
 
 
 class Monitor(AbstractContextManager["Monitor"]):
-    """Reader of the worker's admin port and the group's commits. It joins no group and writes nothing."""
+    """Reader of the workers' admin ports.
 
-    def __init__(self, settings: Settings, called: Callable[[], int]) -> None:
-        """Connect to the broker.
+    Args:
+        urls: base URL of each worker's admin port, by the worker's name.
+    """
 
-        Args:
-            settings: settings of the worker; the features topic must contain all contacts.
-            called: returns the number of contacts that the campaign manager has received.
-
-        Raises:
-            BrokerError: the broker does not answer, or the topic is missing.
-        """
-        self._url = f"http://{settings.admin.host}:{settings.admin.port}"
+    def __init__(self, urls: Mapping[str, str]) -> None:
+        self._urls = dict(urls)
         self._session = requests.Session()
         self._session.trust_env = False  # this machine is never reached by a proxy of the environment
-        self._called = called
-        self._last = Snapshot()
-        self._committed = 0
-        topic = settings.topics.features
-        self._doing = f"reading the commits of group {settings.kafka.group_id}"
-        partitions = check_topics(settings, [topic])[topic]
-        self._consumer = Consumer(reader_config(settings, settings.kafka.group_id, logger=silent_logger()))
-        try:
-            self._ends = {
-                number: self._consumer.get_watermark_offsets(TopicPartition(topic, number), _CALL_S)[1]
-                for number in range(partitions)
-            }
-        except KafkaException as error:
-            raise translate(error, f"reading the end of {topic}") from None
-        self._topic = topic
+        self._last = {name: WorkerState() for name in urls}
 
     def __enter__(self) -> Self:
         return self
@@ -114,39 +146,22 @@ class Monitor(AbstractContextManager["Monitor"]):
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._session.close()
-        self._consumer.close()
 
-    def look(self) -> Snapshot:
-        """Return the current state; while the worker does not answer (starting, or busy), the last one."""
+    def look(self) -> Mapping[str, WorkerState]:
+        """Return the state of each worker; of one that does not answer (starting, or busy) the last one."""
+        for name, url in self._urls.items():
+            self._last[name] = self._read(url) or self._last[name]
+        return dict(self._last)
+
+    def forget(self, name: str) -> None:
+        """Keep only the counters of a worker that was killed."""
+        del self._urls[name]
+        self._last[name] = self._last[name].as_ended()
+
+    def _read(self, url: str) -> WorkerState | None:
         try:
-            ready = self._session.get(f"{self._url}/readyz", timeout=_ANSWER_S)
-            metrics = self._session.get(f"{self._url}/metrics", timeout=_ANSWER_S)
+            ready = self._session.get(f"{url}/readyz", timeout=_ANSWER_S)
+            metrics = self._session.get(f"{url}/metrics", timeout=_ANSWER_S)
         except requests.RequestException:
-            return self._last
-        seen = read_metrics(metrics.text, "" if ready.ok else ready.text.strip())
-        self._last = replace(seen, called=self._called())
-        return self._last
-
-    def committed(self) -> int:
-        """Return the number of records below the committed offsets, without pending transactions.
-
-        After a temporary error (a new cluster's coordinator takes a moment) the last number is returned.
-
-        Raises:
-            BrokerError: a permanent error of the broker.
-        """
-        asked = [TopicPartition(self._topic, number) for number in self._ends]
-        try:
-            answers = self._consumer.committed(asked, _CALL_S)
-        except KafkaException as error:
-            refusal = translate(error, self._doing)
-            if not refusal.retryable:
-                raise refusal from None
-        else:
-            self._committed = sum(max(answer.offset, 0) for answer in answers)
-        return self._committed
-
-    @property
-    def end(self) -> int:
-        """Number of records to commit; the topic began empty, so its offsets are its records."""
-        return sum(self._ends.values())
+            return None
+        return read_metrics(metrics.text, "" if ready.ok else ready.text.strip())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.demo.contacts import Generated
     from stream_scorer.local.simulator import Scenario, Simulator
 
-# A demo should take a minute or two: many small requests, so that every fault affects some, and shorter retry delays
+# A demo should take minutes: many small requests, so that every fault affects some, and shorter retry delays
 # than in production.
 WORKER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -45,16 +45,14 @@ def with_labels(records: Iterable[Generated], refuses: Callable[[str], bool]) ->
             yield record
 
 
-def introduction(scenario: Scenario) -> str:
-    """Return the text shown before the scenario begins."""
+def introduction(scenario: Scenario) -> list[str]:
+    """Return the lines shown before the scenario begins."""
     settings = ", ".join(f"{name} = {value}" for name, value in WORKER_SETTINGS.items())
-    return "\n".join(
-        (
-            f"scenario {scenario.name}: {scenario.description}",
-            f"  worker settings for a run of two minutes at most: {settings}",
-            f"  {_PROMISE if scenario.expect.refused is None else _PROMISE_BUT_FOR_SOME}",
-        )
-    )
+    return [
+        f"scenario {scenario.name}: {scenario.description}",
+        f"worker settings for a short run: {settings}",
+        _PROMISE if scenario.expect.refused is None else _PROMISE_BUT_FOR_SOME,
+    ]
 
 
 def scene(simulator: Simulator) -> str:
