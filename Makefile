@@ -85,7 +85,7 @@ lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and the
 	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra local --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
-	echo 'hatchling' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
+	printf 'hatchling\ncyclonedx-bom\n' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
 dist: $(STAMP) ## Source distribution, wheel, and the list of what the wheel needs (SBOM, CycloneDX), in dist/
 	$(BIN)/python -m hatchling build

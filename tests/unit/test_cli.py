@@ -316,7 +316,8 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     failing(ModuleNotFoundError("No module named 'jgo.api'", name="jgo.api"), monkeypatch)
     assert main(["topics", "create"]) == 1
     assert capsys.readouterr().err == (
-        "stream-scorer: this command needs the package jgo.api: pip install 'stream-scorer[local]'\n"
+        "stream-scorer: this command needs the package jgo.api: pip install 'WHEEL[local]', where WHEEL is the file"
+        " stream_scorer-….whl of this version (the image: stream-scorer-local)\n"
     )
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stream_scorer.errors import LocalError
+from stream_scorer.errors import LocalError, extra_command
 from stream_scorer.local.files import folder_lock
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ KAFKA_VERSION = "4.4.0"
 # The `!` keeps that jar's parent from changing the versions of Kafka's own dependencies.
 COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:2.25.5!"
 
-EXTRA_MISSING = "the embedded Kafka needs the extra [local]: pip install 'stream-scorer[local]'"
+EXTRA_MISSING = f"the embedded Kafka needs the extra [local]: {extra_command('local')}"
 
 Progress = Callable[[str], None]
 
