@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -171,6 +172,13 @@ def test_the_health_check_of_kafka_starts_no_jvm() -> None:
     check = SERVICES["kafka"]["healthcheck"]
     assert check["test"] == ["CMD", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/29092"]
     assert check["interval"] == "30s"
+    command = check["test"][1:]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        command[-1] = command[-1].replace("29092", port)
+        assert subprocess.run(command, timeout=30, check=False).returncode == 0
+    closed = subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    assert closed.returncode != 0
     assert "INSIDE://:29092" in SERVICES["kafka"]["environment"]["KAFKA_LISTENERS"]
 
 
