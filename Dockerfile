@@ -1,8 +1,8 @@
-# syntax=docker/dockerfile:1
 # Two images. `worker` (the default): the workers alone: no embedded Kafka, no simulator, no compiler, no pip, no root,
-# nothing written but to the terminal, so it runs with a read-only file system:
+# nothing written but to the terminal, so it runs with a read-only file system. REVISION is the label of the commit.
+# Podman drops the health check without `--format docker`.
 #
-#   docker build -t stream-scorer .
+#   docker build --build-arg REVISION=$(git rev-parse HEAD) -t stream-scorer .
 #   docker run --read-only --cap-drop ALL -e STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS=… -e GENESYS_CLIENT_ID=… stream-scorer
 #
 # `local`: the same with the extra [local], for the simulator and the receiver of docker-compose.yml:
@@ -20,15 +20,19 @@ RUN python -m pip install --require-hashes --requirement requirements/build.txt 
 
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
+COPY docs docs
 COPY stream_scorer stream_scorer
 RUN python -m hatchling build --target wheel \
     && python -m pip --python /app/bin/python install --no-deps --no-index dist/*.whl
 COPY deploy/healthy.py /app/healthy.py
+# The Python packages of the image, CycloneDX; the system's packages are in its dpkg database.
+RUN python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --output-file /app/sbom.cdx.json /app/bin/python
 
 # What the worker has, and what the simulator and the receiver need besides.
 FROM build AS build-local
 COPY requirements/local.txt requirements/
-RUN python -m pip --python /app/bin/python install --require-hashes --only-binary :all: --requirement requirements/local.txt
+RUN python -m pip --python /app/bin/python install --require-hashes --only-binary :all: --requirement requirements/local.txt \
+    && python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --output-file /app/sbom.cdx.json /app/bin/python
 
 FROM python:3.13.12-slim-bookworm AS base
 ENV PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
@@ -37,6 +41,16 @@ ENV PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/*
+# The base brings a pip of its own, and ensurepip one to install.
+RUN python -m pip uninstall --yes --root-user-action=ignore pip \
+    && rm -rf /usr/local/lib/python3.13/ensurepip
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="stream-scorer" \
+      org.opencontainers.image.description="Scores contacts from Kafka through Genesys Cloud Predictive Engagement, exactly once." \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.13.12-slim-bookworm"
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 WORKDIR /app

@@ -98,7 +98,7 @@ lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and the
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra local --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
 	$(COMPILE) --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt pyproject.toml
-	echo 'hatchling' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
+	printf 'hatchling\ncyclonedx-bom\n' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
 dist: $(STAMP) ## Source distribution, wheel, and the list of what the wheel needs (SBOM, CycloneDX), in dist/
 	$(BIN)/python -m hatchling build

@@ -175,6 +175,11 @@ class NothingToCheck(NotJudged):
     """The group has no commits: it has never run here, or its name is mistyped."""
 
 
+def extra_command(extra: str) -> str:
+    """Return how to install an extra, for an error text. No package index has the package, so it names the wheel."""
+    return f"pip install 'WHEEL[{extra}]', where WHEEL is the file stream_scorer-….whl of this version"
+
+
 def printable(text: str) -> str:
     """Escape line breaks and terminal control characters, since errors repeat names with any content."""
     return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -20,7 +20,7 @@ from stream_scorer import __version__
 from stream_scorer.cli.lazy import Lazy, LazyGroup
 from stream_scorer.cli.standard_streams import safe_streams
 from stream_scorer.cli.unexpected import kafka_error, unexpected_line
-from stream_scorer.errors import StreamScorerError
+from stream_scorer.errors import StreamScorerError, extra_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +73,7 @@ class _Commands(LazyGroup):
             "produce": Lazy(
                 "stream_scorer.cli.produce:produce", "Send the contacts of a file to the features topic.", _DATA
             ),
+            "docs": Lazy("stream_scorer.cli.docs:docs", "Print a page of the documentation.", _LOCAL),
             "demo": Lazy("stream_scorer.cli.demo:demo", "Run the whole pipeline on this machine alone.", _LOCAL),
             "kafka": Lazy(
                 "stream_scorer.cli.kafka:app", "Run an Apache Kafka on this machine, for tests and trials.", _LOCAL
@@ -155,7 +156,7 @@ def _report(error: BaseException) -> int:
             _say(error.format_message().strip())
             return error.exit_code
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in _LOCAL_EXTRA:
-            _say(f"this command needs the package {name}: pip install 'stream-scorer[local]'")
+            _say(f"this command needs the package {name}: {extra_command('local')} (the image: stream-scorer-local)")
             return 1
         case _:
             _say(f"{unexpected_line(error)}; `{PROGRAM} --debug …` shows more")

@@ -11,6 +11,7 @@ import typer
 
 from stream_scorer.cli.standard_streams import SafeStream
 from stream_scorer.cli.unexpected import kafka_error
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import CheckFailed, StreamScorerError
 from stream_scorer.kafka.admin.acls import denied_message, scoring_rights
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
@@ -118,7 +119,7 @@ def check_connections(settings: Settings, check_settings: Callable[[], None]) ->
         check_settings()
         yield "complete"
 
-    steps.step("settings", checked, "Set what is missing: docs/settings.md has every key and its variable.")
+    steps.step("settings", checked, f"Set what is missing: {docs_command('settings')} has every key and its variable.")
     _check_kafka(steps, settings)
     if "settings" in steps.passed:
         with closing(ApiCheck(settings)) as api:
@@ -145,7 +146,8 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
     steps.step(
         "Kafka",
         lambda: [f"cluster {ClusterAdmin(settings).cluster_id(_CONNECT_S)} answers at {servers}"],
-        "Check kafka.bootstrap_servers, kafka.properties, and whether the brokers run: docs/security.md.",
+        "Check kafka.bootstrap_servers, kafka.properties, and whether the brokers run:"
+        f" {docs_command('security', 'connect')}.",
     )
     steps.step(
         "topics",
@@ -156,7 +158,7 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
     steps.step(
         "rights",
         lambda: _rights(settings),
-        "docs/security.md has the command that grants each right.",
+        f"{docs_command('security', 'the-least-rights')} has the command that grants each right.",
         needs=["Kafka"],
     )
     steps.step(
@@ -214,8 +216,8 @@ def _check_endpoint(steps: Steps, settings: Settings) -> None:
 
     needs = ["login"] if callbacks.target == "genesys-outbound" else []
     remedy = (
-        "Check the contact lists and callbacks.columns: docs/targets.md."
+        f"Check the contact lists and callbacks.columns: {docs_command('targets')}."
         if needs
-        else "Check callbacks.url, callbacks.secret, and firewalls on the way: docs/targets.md."
+        else f"Check callbacks.url, callbacks.secret, and firewalls on the way: {docs_command('targets')}."
     )
     steps.step("endpoint", check, remedy, needs=needs)

@@ -22,7 +22,7 @@ _FILE_WIDTH: Final = 160
 def demo(
     *,
     contacts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of contacts.")] = DEFAULTS.contacts,
-    seed: Annotated[int, typer.Option(help="Seed of the generated contacts.")] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generated contacts.")] = DEFAULTS.seed,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave Kafka running and its data in place, for inspection.")
     ] = DEFAULTS.keep,

@@ -28,15 +28,18 @@ _PLAIN_EVERY_S = 2.0
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of data, log and state.", show_default="~/.local/share/stream-scorer/kafka"),
+    typer.Option(
+        metavar="DIR", help="Folder of data, log and state.", show_default="~/.local/share/stream-scorer/kafka"
+    ),
 ]
 Port = Annotated[
     int | None,
-    typer.Option(help="Client port on 127.0.0.1.", show_default=str(DEFAULT_PORT), min=1, max=65535),
+    typer.Option(metavar="PORT", help="Client port on 127.0.0.1.", show_default=str(DEFAULT_PORT), min=1, max=65535),
 ]
 Nodes = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         help="Number of nodes: 1, 3 or 5; with several, each record has three copies. 350 MB of memory a node.",
         show_default="1, or the number in the folder",
     ),

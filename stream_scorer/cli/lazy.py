@@ -33,7 +33,33 @@ class Lazy(NamedTuple):
     panel: str
 
 
-class LazyGroup(TyperGroup):
+class Command(TyperCommand):
+    """Typer command whose help has no type beside flags and named arguments."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """Typer group whose help has no type beside flags and named arguments."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+def _without_types(params: list[Any]) -> list[Any]:
+    """Typer shows ``<bool>``, as if a flag took a value, and ``<str>`` beside the name of an argument."""
+    for one in params:
+        if getattr(one, "is_flag", False) or (one.param_type_name == "argument" and one.metavar):
+            one.display_type_rich = _no_type
+    return params
+
+
+def _no_type(**_: Any) -> None:
+    return None
+
+
+class LazyGroup(Group):
     """Typer group of lazy commands. A subclass lists them in ``lazy``."""
 
     lazy: ClassVar[Mapping[str, Lazy]] = MappingProxyType({})
@@ -59,11 +85,12 @@ def _imported(name: str, command: Lazy) -> Any:
     parent = typer.Typer(add_completion=False)
     if isinstance(target, typer.Typer):
         for one in target.registered_commands:
+            one.cls = Command
             one.epilog = epilog_of(one.callback)
             one.help = flowing(one.callback)
-        parent.add_typer(target, name=name)
+        parent.add_typer(target, name=name, cls=Group)
     else:
-        parent.command(name, epilog=epilog_of(target), help=flowing(target))(target)
+        parent.command(name, cls=Command, epilog=epilog_of(target), help=flowing(target))(target)
     return typer.main.get_group(parent).commands[name]
 
 

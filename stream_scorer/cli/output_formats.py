@@ -27,7 +27,7 @@ from rich.cells import cell_len, set_cell_size
 
 from stream_scorer.cli.standard_streams import SafeStream
 from stream_scorer.core.text import quoted
-from stream_scorer.errors import InputError, UsageError, printable
+from stream_scorer.errors import InputError, UsageError, extra_command, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -474,6 +474,6 @@ def _check_parquet(out: Path | None) -> None:
     try:
         import pyarrow.parquet  # noqa: F401, PLC0415 - an extra
     except ImportError:
-        raise UsageError("-o parquet needs the package pyarrow: pip install 'stream-scorer[parquet]'") from None
+        raise UsageError(f"-o parquet needs the package pyarrow: {extra_command('parquet')}") from None
     if out is None and sys.stdout.isatty():
         raise UsageError("-o parquet is binary: add --out FILE, or write it to a pipe")

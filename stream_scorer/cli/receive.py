@@ -20,9 +20,11 @@ SECRET_VARIABLE = "RECEIVER_SECRET"  # noqa: S105 - the variable's name  # nosec
 
 def receive(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = DEFAULT_PORT,
-    latency_ms: Annotated[float, typer.Option(help="Latency of each answer.", min=0)] = 0.0,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to listen on; 0: any free port.", min=0, max=65535)
+    ] = DEFAULT_PORT,
+    latency_ms: Annotated[float, typer.Option(metavar="MS", help="Latency of each answer.", min=0)] = 0.0,
 ) -> None:
     """Receive callbacks on this machine until Ctrl-C: verify their signatures, count ids, fail as scripted.
 

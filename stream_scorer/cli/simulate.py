@@ -20,18 +20,24 @@ SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name 
 
 def simulate(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = DEFAULT_PORT,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to listen on; 0: any free port.", min=0, max=65535)
+    ] = DEFAULT_PORT,
     client_id: Annotated[
-        str, typer.Option(help=f"The OAuth client. Its secret is ${SECRET_VARIABLE}, else '{DEFAULT_SECRET}'.")
+        str,
+        typer.Option(
+            metavar="ID", help=f"The OAuth client. Its secret is ${SECRET_VARIABLE}, else '{DEFAULT_SECRET}'."
+        ),
     ] = DEFAULTS.client_id,
-    model_id: Annotated[str, typer.Option(help="Id of the only model.")] = DEFAULTS.model_id,
+    model_id: Annotated[str, typer.Option(metavar="ID", help="Id of the only model.")] = DEFAULTS.model_id,
     model_version: Annotated[
-        list[str] | None, typer.Option(help="A model version that exists; repeat it for more.")
+        list[str] | None, typer.Option(metavar="VERSION", help="A model version that exists; repeat it for more.")
     ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="The model's features: a TOML or JSON file of names and types, or a worker's settings file. "
             "Without it, the tutorial's four.",
             exists=True,
@@ -39,12 +45,14 @@ def simulate(
         ),
     ] = None,
     any_features: Annotated[bool, typer.Option("--any-features", help="Accept any features.")] = False,
-    quota: Annotated[int, typer.Option(help="Requests a minute.", min=0)] = DEFAULTS.quota,
-    latency_ms: Annotated[float, typer.Option(help="Latency of a request.", min=0)] = DEFAULTS.latency_ms,
+    quota: Annotated[int, typer.Option(metavar="N", help="Requests a minute.", min=0)] = DEFAULTS.quota,
+    latency_ms: Annotated[float, typer.Option(metavar="MS", help="Latency of a request.", min=0)] = DEFAULTS.latency_ms,
     latency_jitter_ms: Annotated[
-        float, typer.Option(help="Maximum extra latency.", min=0)
+        float, typer.Option(metavar="MS", help="Maximum extra latency.", min=0)
     ] = DEFAULTS.latency_jitter_ms,
-    expires_in: Annotated[int, typer.Option(help="Lifetime of a token in seconds.", min=1)] = DEFAULTS.expires_in,
+    expires_in: Annotated[
+        int, typer.Option(metavar="SECONDS", help="Lifetime of a token in seconds.", min=1)
+    ] = DEFAULTS.expires_in,
     scenario: Annotated[
         str | None,
         typer.Option(

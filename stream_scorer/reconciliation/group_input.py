@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.scores import CommittedRange
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import CheckFailed
 from stream_scorer.kafka.consumer.log_reader import OffsetRange
 from stream_scorer.reconciliation.topic_reader import check_not_set_back
@@ -70,7 +71,7 @@ class GroupInput:
             f"topic {self._topic} was deleted and created again: the commits of group {self._group_id} are those of the"
             f" former topic (id {', '.join(sorted(former - {present_id}))}), not of the present one (id {present_id}),"
             f" and none of its {waiting} records counts as finished. Start the worker once with --new-topic and --from"
-            " (docs/operations.md, 'Topic created again')"
+            f" ({docs_command('operations', 'topic-created-again')})"
         )
 
     def read_ends(self) -> dict[int, CommittedRange]:

@@ -16,7 +16,7 @@ import orjson
 import pytest
 import requests
 
-from stream_scorer.errors import LocalError, SettingsError
+from stream_scorer.errors import LocalError, SettingsError, extra_command
 from stream_scorer.local.simulator import (
     Fault,
     Scenario,
@@ -369,7 +369,7 @@ def test_a_taken_port_is_one_clear_line(simulator: Simulator) -> None:
 
 def test_a_missing_extra_is_one_clear_line() -> None:
     done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_EXTRA], capture_output=True, text=True, check=True)
-    assert done.stdout == "the simulator needs starlette and uvicorn: pip install 'stream-scorer[local]'\n"
+    assert done.stdout == f"the simulator needs starlette and uvicorn: {extra_command('local')}\n"
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

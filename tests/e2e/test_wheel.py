@@ -60,12 +60,15 @@ def test_the_wheel_has_the_schemas_and_nothing_that_is_not_the_package(wheel: Pa
     folders = {name.split("/")[0] for name in names}
     assert folders == {"stream_scorer", f"stream_scorer-{__version__}.dist-info"}
     assert "stream_scorer/py.typed" in names
+    assert "stream_scorer/docs/operations.md" in names
     assert not [name for name in names if "__pycache__" in name]
 
 
 def test_the_installed_command_works_far_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     environ = {"PATH": f"{installed}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     assert run("stream-scorer", "--version", cwd=tmp_path, env=environ) == f"stream-scorer {__version__}\n"
+    section = run("stream-scorer", "docs", "operations#offsets-gone", cwd=tmp_path, env=environ)
+    assert section.startswith("## Offsets gone\n")
     program = (
         "import stream_scorer; from stream_scorer.schema_files import SchemaFile, load_schema;"
         "print(stream_scorer.__file__, *(load_schema(one)['name'] for one in SchemaFile))"

@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "fork": set(),
     "core": {"errors"},
     "schema_files": {"errors"},
+    "doc_pages": {"errors"},
     "redaction": set(),
     "runtime": {"core", "errors", "kafka"},
     "contact_files": {"core", "errors", "file_reader"},
@@ -36,10 +37,10 @@ ROOMS: dict[str, set[str]] = {
     "genesys": {"core", "errors", "fork", "http_client", "redaction"},
     "settings": {"core", "errors", "file_reader", "genesys", "http_client"},
     "library": {"core", "errors", "fork", "genesys", "http_client", "schema_files", "settings"},
-    "kafka": {"core", "errors", "file_reader", "http_client", "redaction", "schema_files", "settings"},
+    "kafka": {"core", "doc_pages", "errors", "file_reader", "http_client", "redaction", "schema_files", "settings"},
     "scoring": {"core", "errors", "kafka", "runtime"},
     "callbacks": {"core", "errors", "kafka", "runtime"},
-    "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
+    "reconciliation": {"core", "doc_pages", "errors", "kafka", "schema_files", "settings"},
     "targets": {"callbacks", "core", "errors", "genesys", "http_client", "redaction", "settings"},
     "telemetry": {"callbacks", "core", "errors", "genesys", "http_client", "kafka", "runtime", "scoring", "settings"},
     "desk": {
@@ -55,8 +56,8 @@ ROOMS: dict[str, set[str]] = {
         "telemetry",
     },
     "cli": {
-        *("contact_files", "core", "desk", "errors", "kafka", "library", "local", "reconciliation", "redaction"),
-        *("runtime", "schema_files", "settings", "targets", "telemetry", "wiring"),
+        *("contact_files", "core", "desk", "doc_pages", "errors", "kafka", "library", "local", "reconciliation"),
+        *("redaction", "runtime", "schema_files", "settings", "targets", "telemetry", "wiring"),
     },
     "__main__": {"cli"},
 }

@@ -5,11 +5,12 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import confluent_kafka
 import pytest
@@ -26,9 +27,6 @@ from stream_scorer.core.scoring.model_check import ModelCheck, ModelConfirmed, M
 from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
 from stream_scorer.genesys.oauth import Token
 from stream_scorer.kafka.admin.output_topics import OutputsReport
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECRET = "s3cr3t-value"
 EXCHANGE = Exchange(1, 2, 1.0, 400)
@@ -98,6 +96,52 @@ def test_no_paragraph_of_a_help_is_broken(
     for line, following in pairwise(line.strip() for line in lines[begin:end]):
         if line and following:
             assert len(line) + len(following.split()[0]) + 3 > width, f"{line!r} is followed by {following!r}"
+
+
+@pytest.mark.parametrize("names", [[], *leaf_names()], ids=" ".join)
+def test_no_help_shows_the_type_of_a_flag_or_a_type_of_python(
+    names: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*names, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert not re.search(r"<(bool|str|int|float|path|file|list\b)[^>]*>", shown)
+
+
+BASH_COMPLETION = """
+source <(stream-scorer --show-completion)
+complete -p stream-scorer
+while IFS='|' read -ra COMP_WORDS; do
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+  _stream_scorer_completion stream-scorer
+  echo "${COMPREPLY[*]}"
+done
+"""
+COMPLETIONS = {
+    "stream-scorer|re": {"reconcile", "receive", "read", "rejected", "review"},
+    "stream-scorer|topics|create|--re": {"--replication-factor", "--retention"},
+    "stream-scorer|topics|create|--only|s": {"scoring"},
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
+    """Through the script that `--show-completion` prints, although commands are imported when they are called."""
+    commands = Path(sys.executable).parent
+    environ = {"PATH": f"{commands}:{os.environ['PATH']}", "HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    lines = "".join(f"{line}\n" for line in COMPLETIONS)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", BASH_COMPLETION],
+        env=environ,
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    registered, *offered = done.stdout.splitlines()
+    assert registered.endswith("-F _stream_scorer_completion stream-scorer"), done.stderr
+    assert [set(line.split()) for line in offered] == list(COMPLETIONS.values()), done.stderr
 
 
 def test_the_list_imports_no_command() -> None:
@@ -316,7 +360,8 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     failing(ModuleNotFoundError("No module named 'jgo.api'", name="jgo.api"), monkeypatch)
     assert main(["topics", "create"]) == 1
     assert capsys.readouterr().err == (
-        "stream-scorer: this command needs the package jgo.api: pip install 'stream-scorer[local]'\n"
+        "stream-scorer: this command needs the package jgo.api: pip install 'WHEEL[local]', where WHEEL is the file"
+        " stream_scorer-….whl of this version (the image: stream-scorer-local)\n"
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import re
+import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,13 @@ def test_the_health_check_of_kafka_starts_no_jvm() -> None:
     check = SERVICES["kafka"]["healthcheck"]
     assert check["test"] == ["CMD", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/29092"]
     assert check["interval"] == "30s"
+    command = check["test"][1:]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        command[-1] = command[-1].replace("29092", port)
+        assert subprocess.run(command, timeout=30, check=False).returncode == 0
+    closed = subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    assert closed.returncode != 0
     assert "INSIDE://:29092" in SERVICES["kafka"]["environment"]["KAFKA_LISTENERS"]
 
 
@@ -209,6 +218,24 @@ def test_the_images_are_pinned_not_root_and_what_compose_builds() -> None:
     assert all(service["init"] is True for service in OURS.values())
     for service in OURS.values():
         assert (service["build"]["target"] == "local") == (service["command"][0] in {"simulate", "receive"})
+
+
+def test_the_image_says_what_it_is_and_has_no_pip_of_the_base() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', DOCKERFILE))
+    assert (labels["title"], labels["version"]) == (project["name"], project["version"])
+    assert (labels["description"], labels["licenses"]) == (project["description"], project["license"])
+    [base] = {image for image in re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE) if ":" in image}
+    assert labels["base.name"] == f"docker.io/library/{base}"
+    assert not DOCKERFILE.startswith("# syntax="), "BuildKit would fetch its frontend from a registry"
+    final = DOCKERFILE.partition(" AS base")[2]
+    python = re.match(r"python:(\d+\.\d+)", base)
+    assert python is not None
+    assert "pip uninstall --yes" in final
+    assert f"rm -rf /usr/local/lib/python{python[1]}/ensurepip" in final
+    locked = (REPOSITORY / "requirements" / "build.txt").read_text()
+    assert DOCKERFILE.count("cyclonedx_py environment") == 2, "each image lists its own packages"
+    assert "\ncyclonedx-bom==" in locked
 
 
 def test_the_health_check_asks_the_workers_port() -> None:

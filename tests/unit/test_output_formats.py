@@ -143,7 +143,7 @@ def test_parquet_without_rows_is_a_file(tmp_path: Path) -> None:
 def test_parquet_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(UsageError, match=r"pip install 'stream-scorer\[parquet\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'WHEEL\[parquet\]'"):
         written(ROWS, OutputFormat.PARQUET, tmp_path / "rows")
     assert list(tmp_path.iterdir()) == []
 

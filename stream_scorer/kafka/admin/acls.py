@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import BrokerRefused, StreamScorerError
 from stream_scorer.kafka.client.config import admin_config, silent_logger
 from stream_scorer.kafka.client.errors import translate
@@ -171,7 +172,7 @@ def denied_error(properties: Mapping[str, Any], missing: Sequence[Permission]) -
     them = "this right (ACL)" if len(missing) == 1 else "these rights (ACLs)"
     return (
         f"Kafka at {properties.get('bootstrap.servers')} denies {principal(properties)}: {rights};"
-        f" ask the cluster's administrator for {them}, see docs/security.md"
+        f" ask the cluster's administrator for {them}, see {docs_command('security', 'the-least-rights')}"
     )
 
 

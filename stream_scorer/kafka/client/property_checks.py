@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import SettingsError
 from stream_scorer.file_reader import is_special
 from stream_scorer.settings.types import is_in_clear
@@ -48,7 +49,7 @@ def check_tokens(properties: Mapping[str, Any]) -> None:
     if "OAUTHBEARER" in _mechanisms(properties) and str(properties.get("sasl.oauthbearer.method")).lower() != "oidc":
         raise SettingsError(
             "kafka.properties: sasl.mechanism OAUTHBEARER needs sasl.oauthbearer.method oidc: there is no other way to"
-            " get tokens here, see docs/security.md"
+            f" get tokens here, see {docs_command('security', 'oauthbearer')}"
         )
 
 

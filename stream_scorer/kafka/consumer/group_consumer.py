@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata
 from stream_scorer.core.records import Partition, SourceRecord, size_of
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.connectivity import BrokerConnectivity
@@ -427,7 +428,8 @@ class GroupConsumer:
                 self.check_topics([message.topic()])  # if the topic was created again, that is the cause
             raise BrokerRefused(
                 f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
-                f"({error.str()}); records were deleted before they were read: see docs/operations.md, 'Offsets gone'"
+                f"({error.str()}); records were deleted before they were read:"
+                f" see {docs_command('operations', 'offsets-gone')}"
             )
         # All other errors are transient or end with the next rebalance: a lost membership, late metadata of a topic.
         doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"

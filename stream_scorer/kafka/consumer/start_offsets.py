@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import BrokerRefused
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def start_and_next_offset(consumer: Consumer, committed: TopicPartition, timeout
         raise BrokerRefused(
             f"{committed.topic}/{committed.partition}: the group's committed offset {committed.offset} is not in the"
             f" log, which holds {low} to {high}; records were deleted before they were read. Set the group's offset by"
-            " hand (docs/operations.md, 'Offsets gone') after you have decided how to handle them"
+            f" hand ({docs_command('operations', 'offsets-gone')}) after you have decided how to handle them"
         )
     start = parse_metadata(committed.metadata).start
     return committed.offset if start is None else start, committed.offset

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, parse_metadata
 from stream_scorer.core.records import Partition
+from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, SettingsError
 from stream_scorer.kafka.admin.acls import DENIALS
 from stream_scorer.kafka.client.errors import translate
@@ -40,8 +41,8 @@ def replaced_error(topic: str, former_id: str | None, present_id: str | None, gr
     return BrokerRefused(
         f"topic {topic} was deleted and created again: the offsets of group {group_id} are those of the former topic"
         f" (id {former_id}), not of the present one (id {present_id}). To read the present one, start once with"
-        " --new-topic and --from earliest, --from latest or --from and an ISO time (docs/operations.md, 'Topic created"
-        " again')"
+        " --new-topic and --from earliest, --from latest or --from and an ISO time"
+        f" ({docs_command('operations', 'topic-created-again')})"
     )
 
 

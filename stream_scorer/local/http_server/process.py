@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import stream_scorer
-from stream_scorer.errors import LocalError
+from stream_scorer.errors import LocalError, extra_command
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
@@ -86,7 +86,7 @@ def require_extra(what: str) -> None:
     """Raise a LocalError if the libraries of the extra [local] are not installed."""
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise LocalError(f"{what} needs {' and '.join(missing)}: pip install 'stream-scorer[local]'")
+        raise LocalError(f"{what} needs {' and '.join(missing)}: {extra_command('local')}")
 
 
 def listen(what: str, host: str, port: int) -> socket.socket:

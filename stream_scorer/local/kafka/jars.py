@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stream_scorer.errors import LocalError
+from stream_scorer.errors import LocalError, extra_command
 from stream_scorer.local.files import folder_lock
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 KAFKA_VERSION = "4.4.0"
 
-EXTRA_MISSING = "the embedded Kafka needs the extra [local]: pip install 'stream-scorer[local]'"
+EXTRA_MISSING = f"the embedded Kafka needs the extra [local]: {extra_command('local')}"
 
 Progress = Callable[[str], None]
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import requests
 
-from stream_scorer.errors import LocalError
+from stream_scorer.errors import LocalError, extra_command
 from stream_scorer.local.files import folder_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 REGISTRY_VERSION: Final = "3.3.3"
-EXTRA_MISSING: Final = "the schema registry needs the extra [local]: pip install 'stream-scorer[local]'"
+EXTRA_MISSING: Final = f"the schema registry needs the extra [local]: {extra_command('local')}"
 
 _GROUP, _ARTIFACT = "io.apicurio", "apicurio-registry-app"
 _SHA256: Final = "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63"
