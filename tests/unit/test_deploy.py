@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from kubernetes_validate import validate
 
 from stream_scorer.cli import app
 from stream_scorer.cli.lifecycle import CLOSING_S
@@ -242,6 +241,9 @@ def test_a_manifest_is_one(document: dict[str, Any]) -> None:
         assert trigger["consumerGroup"] == settings.kafka.group_id
         assert trigger["topic"] == settings.topics.features
         return
+    # Its import takes seconds, and every process of a test run imports this module.
+    from kubernetes_validate import validate  # noqa: PLC0415
+
     validate(document, "1.33", strict=True)
 
 
