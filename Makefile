@@ -27,6 +27,9 @@ BANDIT := said=$$($(BIN)/bandit --quiet --configfile pyproject.toml --recursive 
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
+# Many images set it. Each process would compile the package again, and each of the test workers all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table reference docs audit lock clean dist
 

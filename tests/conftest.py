@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import Any, Final
@@ -30,3 +31,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # So does nohup with SIGHUP.
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_sessionstart() -> None:
+    # Collection makes millions of objects and no garbage: without the collector it takes a third less time.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    # They live to the end, so no collection during the tests looks at them again.
+    gc.freeze()
+    gc.enable()

@@ -10,13 +10,18 @@ from stream_scorer.runtime.metric_definitions import LOOP, NO_ATTRIBUTES, instru
 if TYPE_CHECKING:
     from stream_scorer.runtime.metric_definitions import Attributes, Counter, Gauge, Histogram, Instrument, Service
 
+    Series = tuple[Instrument, frozenset[tuple[str, str | int]]]
+
 
 class MemoryMetrics:
     """Values by instrument and attributes: the sum of a counter, the last value of a gauge, all of a histogram."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._values: defaultdict[tuple[Instrument, frozenset[tuple[str, str | int]]], list[float]] = defaultdict(list)
+        self._instruments = frozenset(instruments_of(service))
+        self._values: defaultdict[Series, list[float]] = defaultdict(list)
+        # A simulated loop reports the same few series millions of times: each is checked once.
+        self._checked: dict[tuple[Instrument, tuple[tuple[str, str | int], ...]], Series] = {}
 
     def add(self, counter: Counter, amount: float = 1, attributes: Attributes = NO_ATTRIBUTES) -> None:
         assert amount >= 0
@@ -46,7 +51,14 @@ class MemoryMetrics:
         ]
 
     def _series(self, instrument: Instrument, attributes: Attributes) -> list[float]:
-        assert instrument in instruments_of(self._service), f"{instrument.name} is not one of {self._service}"
+        call = (instrument, tuple(attributes.items()))
+        series = self._checked.get(call)
+        if series is None:
+            series = self._checked[call] = self._check(instrument, attributes)
+        return self._values[series]
+
+    def _check(self, instrument: Instrument, attributes: Attributes) -> Series:
+        assert instrument in self._instruments, f"{instrument.name} is not one of {self._service}"
         labels = instrument.labels(attributes)
         known = {one.name: one for one in instrument.attributes if one is not LOOP or self._service == "callbacks"}
         assert labels.keys() <= known.keys(), f"{instrument.name} has no attribute {labels.keys() - known.keys()}"
@@ -55,4 +67,4 @@ class MemoryMetrics:
         for name, value in labels.items():
             allowed = known[name].values
             assert not allowed or value in allowed, f"{instrument.name}: {value!r} is not a known {name}"
-        return self._values[instrument, frozenset(labels.items())]
+        return instrument, frozenset(labels.items())

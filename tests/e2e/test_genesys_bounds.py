@@ -7,6 +7,7 @@ import gzip
 import time
 import tracemalloc
 import zlib
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PARTS = [encode_contact("c1", {"calls": 1})]
 TIMEOUT_S = 1.0
@@ -29,6 +30,7 @@ DEEP = b'{"results":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 DEEP_OBJECTS = b'{"message":' * 100_000 + b'""' + b"}" * 100_000
 
 
+@cache  # not at import: every process of a test run imports this module
 def packed(wbits: int, megabytes: int = 300) -> bytes:
     """So many megabytes of spaces, compressed without ever having been in memory."""
     pack = zlib.compressobj(9, zlib.DEFLATED, wbits)
@@ -36,16 +38,15 @@ def packed(wbits: int, megabytes: int = 300) -> bytes:
     return b"".join([*(pack.compress(piece) for _ in range(megabytes)), pack.flush()])
 
 
-GZIP = packed(31)
-BOMBS = {
-    "gzip": GZIP,
-    "x-gzip": GZIP,
-    "deflate": packed(15),
-    "deflate, raw": packed(-15),
-    "gzip, gzip": gzip.compress(GZIP),
-    "gzip, gzip, gzip": gzip.compress(gzip.compress(GZIP)),
-    "gzip, deflate": zlib.compress(GZIP),
-    "gzip, in small members": gzip.compress(b" " * 100_000) * 3_000,
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "gzip": lambda: packed(31),
+    "x-gzip": lambda: packed(31),
+    "deflate": lambda: packed(15),
+    "deflate, raw": lambda: packed(-15),
+    "gzip, gzip": lambda: gzip.compress(packed(31)),
+    "gzip, gzip, gzip": lambda: gzip.compress(gzip.compress(packed(31))),
+    "gzip, deflate": lambda: zlib.compress(packed(31)),
+    "gzip, in small members": lambda: gzip.compress(b" " * 100_000) * 3_000,
 }
 
 
@@ -114,7 +115,7 @@ def bounded(client: ScoringClient) -> Any:
 @pytest.mark.parametrize("encoding", BOMBS)
 def test_small_answers_that_grow(server: RawServer, client: ScoringClient, encoding: str) -> None:
     name = encoding.removesuffix(", raw").removesuffix(", in small members")
-    server.respond(answer(200, BOMBS[encoding], {"content-encoding": name}))
+    server.respond(answer(200, BOMBS[encoding](), {"content-encoding": name}))
     got = bounded(client)
     assert isinstance(got, Unavailable)
     assert (got.failure, got.exchange.status) == (HttpFailure.MALFORMED, 200)
@@ -123,7 +124,7 @@ def test_small_answers_that_grow(server: RawServer, client: ScoringClient, encod
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_nor_do_those_of_an_error(server: RawServer, client: ScoringClient, status: int) -> None:
-    server.respond(answer(status, GZIP, {"content-encoding": "gzip"}))
+    server.respond(answer(status, packed(31), {"content-encoding": "gzip"}))
     got = bounded(client)
     assert type(got) is {400: Refused, 500: Unavailable}[status]
     assert got.message == f"HTTP {status}"
@@ -204,7 +205,7 @@ def test_what_follows_an_answer_is_not_the_next_one(server: RawServer, client: S
 
 
 def test_a_login_service_is_bounded_alike(server: RawServer) -> None:
-    for raw in (answer(200, GZIP, {"content-encoding": "gzip"}), answer(200, DEEP)):
+    for raw in (answer(200, packed(31), {"content-encoding": "gzip"}), answer(200, DEEP)):
         server.respond(raw, path="/oauth/token")
         client = ScoringClient(server.url, server.url, "id", "secret", "m", token_timeout_s=TIMEOUT_S)
         got = bounded(client)

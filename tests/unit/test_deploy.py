@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from kubernetes_validate import validate
 
 from stream_scorer.cli import app
 from stream_scorer.cli.lifecycle import CLOSING_S
@@ -297,6 +296,9 @@ def test_a_manifest_is_one(document: dict[str, Any]) -> None:
         return
     if document["apiVersion"].startswith("monitoring.coreos.com/"):
         return  # compared with pods and rules in test_dashboards.py
+    # Its import takes seconds, and every process of a test run imports this module.
+    from kubernetes_validate import validate  # noqa: PLC0415
+
     validate(document, "1.33", strict=True)
 
 

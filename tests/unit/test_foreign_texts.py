@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +30,11 @@ TRANSLATORS = {
 }
 
 
-def own_exceptions() -> set[str]:
+@cache  # not at import: every process of a test run imports this module
+def own_exceptions() -> frozenset[str]:
     """The names of all classes of the package: what they are raised with is our own text."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.rglob("*.py"))
-    return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-
-
-OWN = own_exceptions()
+    return frozenset(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
 
 def caught(handler: ast.ExceptHandler) -> list[str]:
@@ -67,7 +66,7 @@ def mentions(node: ast.expr, name: str | None) -> bool:
 def offenders(source: str, module: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ExceptHandler) and node.name is not None and not set(caught(node)) <= OWN:
+        if isinstance(node, ast.ExceptHandler) and node.name is not None and not set(caught(node)) <= own_exceptions():
             found += [f"{module}:{line}" for line in dict.fromkeys(quotes(node))]
     return found
 
