@@ -282,6 +282,13 @@ MANIFESTS = manifests()
 WORKERS = [document for document in MANIFESTS if document["kind"] == "StatefulSet"]
 
 
+def check_manifest(document: dict[str, Any]) -> None:
+    # Its import takes seconds, and every process of a test run imports this module.
+    from kubernetes_validate import validate  # noqa: PLC0415
+
+    validate(document, "1.33", strict=True)
+
+
 @pytest.mark.parametrize(
     "document", MANIFESTS, ids=lambda document: f"{document['kind']}-{document['metadata']['name']}"
 )
@@ -296,10 +303,7 @@ def test_a_manifest_is_one(document: dict[str, Any]) -> None:
         return
     if document["apiVersion"].startswith("monitoring.coreos.com/"):
         return  # compared with pods and rules in test_dashboards.py
-    # Its import takes seconds, and every process of a test run imports this module.
-    from kubernetes_validate import validate  # noqa: PLC0415
-
-    validate(document, "1.33", strict=True)
+    check_manifest(document)
 
 
 def test_kustomizations_name_files_that_exist() -> None:
@@ -309,7 +313,7 @@ def test_kustomizations_name_files_that_exist() -> None:
         named += [name for one in content.get("configMapGenerator", []) for name in one["files"]]
         if "namespace.yaml" in named:
             namespace = yaml.safe_load((file.parent / "namespace.yaml").read_text())
-            validate(namespace, "1.33", strict=True)
+            check_manifest(namespace)
             assert namespace["metadata"]["name"] == content["namespace"]
         assert named
         for name in named:
