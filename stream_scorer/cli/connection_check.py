@@ -152,7 +152,8 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
     steps.step(
         "topics",
         lambda: _topics(settings),
-        "If they exist, this user has no right on them: docs/security.md has the command that grants it.",
+        "If they exist, this user has no right on them:"
+        f" {docs_command('security', 'the-least-rights')} has the command that grants it.",
         needs=["Kafka"],
     )
     steps.step(
