@@ -20,7 +20,7 @@ from worker_harness import ROOT
 from stream_scorer.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from scoring_harness import ScoringHarness
 
@@ -75,10 +75,13 @@ class DeskHarness:
             text=True,
         )
 
-    def call(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end, in this process: a process of its own takes more than a second to start."""
         streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
-        settings = {name: text for name, text in self.environment(**changes).items() if name != "PYTHONPATH"}
+        given = {**self.environment(**changes), **(environment or {})}
+        settings = {name: text for name, text in given.items() if name != "PYTHONPATH"}
         with (
             patch.dict(os.environ, settings, clear=True),
             contextlib.redirect_stdout(streams[0]),
