@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
-from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
+from stream_scorer.core.reconciliation.callback_judgement import Truncated
+from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs
 from stream_scorer.core.reconciliation.decisions import PublishedRecord
 from stream_scorer.core.reconciliation.outcome_values import Content
 from stream_scorer.core.reconciliation.scores import RecordLocation

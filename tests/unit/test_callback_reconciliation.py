@@ -8,7 +8,8 @@ import pytest
 
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.desk.decisions import Decision
-from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
+from stream_scorer.core.reconciliation.callback_judgement import Truncated
+from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs
 from stream_scorer.core.reconciliation.decisions import DecisionReconciliation, DecisionTopics, PublishedRecord
 from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.outcome_values import Content

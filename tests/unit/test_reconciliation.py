@@ -26,6 +26,7 @@ from rich.console import Console
 from stream_scorer.cli.reconcile import print_report
 from stream_scorer.core.audit.hash_chain import ChainVerifier
 from stream_scorer.core.reconciliation.log_gaps import LogGaps
+from stream_scorer.core.reconciliation.outcome_values import Content, payload_digest
 from stream_scorer.core.reconciliation.score_report import Finding, FindingKind, Findings, PartitionReport, Report
 from stream_scorer.core.reconciliation.scores import CommittedRange, Kind, RecordLocation
 from stream_scorer.core.records import Partition
@@ -413,3 +414,14 @@ class TestDeferred:
         late = dataclasses.replace(FIVE[1], was_deferred=True)
         assert judged_simply([FIVE[0], FIVE[2], late, FIVE[3], FIVE[4]]).is_balanced
         assert judged_simply([FIVE[0], late, FIVE[2], FIVE[4], FIVE[3]]).counts == {FindingKind.OUT_OF_ORDER: 1}
+
+
+def test_a_replay_of_a_truncated_rejection_is_compared_with_its_input() -> None:
+    name = source(3)
+    judge = make_judge({0: CommittedRange(2, 5)})
+    judge.input(0, 3, input_content(name))
+    whole, truncated = payload_digest(input_content(name)), Content(b"any key", None, truncated=True)
+    assert judge.replayable(name, truncated) == whole
+    assert judge.replayable(name, Content(b"key", b"value")) == payload_digest(Content(b"key", b"value"))
+    for unknown in (source(1), source(4), source(0, 7), "nowhere"):
+        assert judge.replayable(unknown, truncated) is None
