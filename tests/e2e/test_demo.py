@@ -146,7 +146,7 @@ def test_every_contact_is_accounted_for_and_can_be_looked_at_afterwards(temporar
     assert re.search(r"campaign manager received [\d,]+ contacts .* exactly those with a high score", words(out)), out
     assert_followed(out, err)
     assert "read 2,000 of 2,000" in err
-    assert re.search(r"quota [\d,]+ of 1,200", err), err
+    assert re.search(r"quota [\d,]+ of 3,000", err), err
     look_and_stop(temporary, out)
     assert_nothing_left(temporary)
 

@@ -284,12 +284,15 @@ class FakeApi:
         self.is_failing = False
 
 
-def test_one_worker_is_killed_and_then_the_api_fails_until_two_probes_have_failed() -> None:
-    worker, monitor, api = FakeWorker(), FakeMonitor(), FakeApi()
+def test_one_worker_is_killed_and_then_the_api_fails_until_the_breaker_was_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 90.0)
+    worker, monitor, api, refusals_over = FakeWorker(), FakeMonitor(), FakeApi(), False
     console = Console(force_terminal=False, width=200)
     story = Story(console, began=time.monotonic())
     kill = WorkerKill(worker, "scorer-2", partitions=4, at=400, monitor=monitor, story=story)  # type: ignore[arg-type]
-    incidents = Incidents(kill, ApiOutage(api, at=600, story=story))  # type: ignore[arg-type]
+    incidents = Incidents(kill, ApiOutage(api, at=600, may_begin=lambda: refusals_over, story=story))  # type: ignore[arg-type]
     busy, other = WorkerState(owned=2, in_flight=3), WorkerState(owned=2)
     with console.capture() as printed:
         incidents.step(399, {"scorer-1": busy, "scorer-2": other})
@@ -301,12 +304,18 @@ def test_one_worker_is_killed_and_then_the_api_fails_until_two_probes_have_faile
         incidents.step(700, {"scorer-1": ended, "scorer-2": other})
         assert not api.is_failing, "the takeover comes first"
         incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4)})
+        assert not api.is_failing, "so do the contacts that the API refuses"
+        refusals_over = True
+        incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4)})
         assert api.is_failing
-        for probes in (0, 1):
-            incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4, probes_failed=probes)})
+        opened = replace(other, owned=4, is_open=True)
+        for now in (100.0, 104.0):
+            monkeypatch.setattr("time.monotonic", lambda now=now: now)
+            incidents.step(700, {"scorer-1": ended, "scorer-2": opened})
             assert api.is_failing
+        monkeypatch.setattr("time.monotonic", lambda: 105.5)
         for _ in range(2):
-            incidents.step(700, {"scorer-1": ended, "scorer-2": replace(other, owned=4, probes_failed=2)})
+            incidents.step(700, {"scorer-1": ended, "scorer-2": opened})
             assert not api.is_failing
     events = [line[10:] for line in printed.get().splitlines() if line[:10].strip()]
     assert [event.partition(" (")[0].partition(":")[0] for event in events] == [

@@ -27,7 +27,7 @@ _MAX_ID_BYTES: Final = 256
 _MAX_FEATURES: Final = 50
 _MAX_REQUEST_BYTES: Final = 512_000
 _REPEATED_SHARE: Final = 0.02
-_REFUSED_BY_API: Final = frozenset({Reason.REFUSED_BY_API, Reason.UNKNOWN_MODEL_VERSION})
+REFUSED_BY_API: Final = frozenset({Reason.REFUSED_BY_API, Reason.UNKNOWN_MODEL_VERSION})
 
 
 class Generated(NamedTuple):
@@ -115,9 +115,9 @@ def _places(amount: int, draw: Random) -> dict[int, _Fault]:
     an outage, it would be up to twelve controls for each, of which 20 a minute are sent.
     """
     faults = [fault for fault, times in _amounts(amount) for _ in range(times)]
-    early = [fault for fault in faults if fault.reason in _REFUSED_BY_API]
-    late = [fault for fault in faults if fault.reason not in _REFUSED_BY_API]
-    first = draw.sample(range(max(amount // 4, len(early))), len(early))
+    early = [fault for fault in faults if fault.reason in REFUSED_BY_API]
+    late = [fault for fault in faults if fault.reason not in REFUSED_BY_API]
+    first = draw.sample(range(max(amount // 8, len(early))), len(early))
     rest = draw.sample(sorted(set(range(amount)) - set(first)), len(late))
     return dict(zip((*first, *rest), (*early, *late), strict=True))
 
@@ -205,8 +205,8 @@ def _cut_off(value: bytes, draw: Random) -> bytes:
 # bisection with some twenty requests each. The number of the latter is therefore limited.
 _FAULTS: Final = (
     _Fault(Reason.UNDECODABLE, 20, damage=_garbage),
-    _Fault(Reason.REFUSED_BY_API, 12, spoil=_prefix_id("REFUSE-NAMED-"), at_most=500),
-    _Fault(Reason.REFUSED_BY_API, 6, spoil=_prefix_id("REFUSE-"), at_most=20),
+    _Fault(Reason.REFUSED_BY_API, 6, spoil=_prefix_id("REFUSE-NAMED-"), at_most=500),
+    _Fault(Reason.REFUSED_BY_API, 3, spoil=_prefix_id("REFUSE-"), at_most=20),
     _Fault(Reason.WRONG_TYPE, 20, spoil=_set_feature("previous_calls", "three")),
     _Fault(Reason.OUT_OF_RANGE, 20, spoil=_set_feature("avg_handle_time", float("inf"))),
     _Fault(Reason.OUT_OF_RANGE, 10, spoil=_set_feature("last_contact_days", 2**60)),
@@ -217,6 +217,6 @@ _FAULTS: Final = (
     _Fault(Reason.UNDECODABLE, 10, damage=_cut_off),
     _Fault(Reason.INVALID_CONTACT, 5, spoil=_set_id("")),
     _Fault(Reason.INVALID_CONTACT, 5, spoil=_set_id("D" * (_MAX_ID_BYTES + 1))),
-    _Fault(Reason.UNKNOWN_MODEL_VERSION, 10, spoil=_set_unknown_version),
+    _Fault(Reason.UNKNOWN_MODEL_VERSION, 4, spoil=_set_unknown_version),
     _Fault(Reason.TOO_LARGE, 1, spoil=_set_feature("segment_id", "x" * _MAX_REQUEST_BYTES), at_most=5),
 )

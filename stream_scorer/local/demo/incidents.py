@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from stream_scorer.local.demo.monitor import Monitor, WorkerState
     from stream_scorer.local.demo.story import Story
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MIN_CONTACTS: Final = 5_000
 KILL_AT: Final = 0.4
 OUTAGE_AT: Final = 0.6
-_OUTAGE_PROBES: Final = 2
+# Two probes fail in it.
+_OPEN_S: Final = 5.0
 _OUTAGE_MAX_S: Final = 20.0
 _STATUS: Final = 503
 
@@ -72,19 +73,22 @@ class WorkerKill:
 
 
 class ApiOutage:
-    """Outage of the API: every request is answered with 503 until some probes have failed.
+    """Outage of the API: every request is answered with 503 until the circuit breaker was open for some seconds.
 
     Args:
         simulator: the API.
         at: number of settled contacts at which it begins.
+        may_begin: returns whether all contacts that the API refuses are rejected. After an outage it takes twelve lone
+            failures to reject one, each with a control.
     """
 
-    def __init__(self, simulator: Simulator, *, at: int, story: Story) -> None:
+    def __init__(self, simulator: Simulator, *, at: int, may_begin: Callable[[], bool], story: Story) -> None:
         self._simulator = simulator
         self._at = at
+        self._may_begin = may_begin
         self._story = story
         self._began_at: float | None = None
-        self._probes_before = 0
+        self._opened_at: float | None = None
         self.is_over = False
 
     def step(self, settled: int, worker: WorkerState) -> None:
@@ -93,13 +97,17 @@ class ApiOutage:
             return
         now = time.monotonic()
         if self._began_at is None:
-            if settled >= self._at:
-                self._began_at, self._probes_before = now, worker.probes_failed
+            if settled >= self._at and self._may_begin():
+                self._began_at = now
                 self._simulator.add_fault(status=_STATUS, times=None)
                 self._story.add(
                     f"the API fails: it answers every request with {_STATUS}; the circuit breaker is closed"
                 )
-        elif worker.probes_failed - self._probes_before >= _OUTAGE_PROBES or now - self._began_at > _OUTAGE_MAX_S:
+            return
+        if self._opened_at is None and worker.is_open:
+            self._opened_at = now
+        was_open = self._opened_at is not None and now - self._opened_at > _OPEN_S
+        if was_open or now - self._began_at > _OUTAGE_MAX_S:
             self._simulator.clear_faults()
             self.is_over = True
             self._story.add("the API works again")

@@ -31,7 +31,7 @@ class WorkerState:
         uncommitted: contacts read and not yet committed.
         sent: contacts in requests at their first attempt.
         controls: scored contacts sent again as controls.
-        is_open: whether a circuit breaker of the API is open.
+        is_open: whether the circuit breaker is open: of the API, or of a model version alone while another is in use.
         probes_failed: half-open probes without a result.
         probes_recovered: half-open probes with a result.
         quota_remaining: requests that the quota still allows in this minute; None: not known yet.
@@ -118,7 +118,7 @@ def read_metrics(text: str, trouble: str) -> WorkerState:
         uncommitted=sums["stream_scorer_contacts_uncommitted"],
         sent=sums["stream_scorer_request_batch_size_sum"],
         controls=sums["stream_scorer_controls_total"],
-        is_open=is_open,
+        is_open=is_open or sums["stream_scorer_circuit_breaker_versions"] > 0,
         probes_failed=probes["failed"],
         probes_recovered=probes["recovered"],
         quota_remaining=sums.get("stream_scorer_quota_remaining"),

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Enough for both workers: the demo shows the quota, but must not wait for it.
-REQUESTS_PER_MINUTE: Final = 1_200
-LATENCY_MS: Final = 150.0
-LATENCY_JITTER_MS: Final = 50.0
+REQUESTS_PER_MINUTE: Final = 3_000
+LATENCY_MS: Final = 200.0
+LATENCY_JITTER_MS: Final = 80.0
 # Fewer than arrive, so that a queue can be seen.
 DIALS_PER_S: Final = 120.0
 MAX_CONTACTS: Final = 50
@@ -22,7 +22,7 @@ TRANSACTION_TIMEOUT_MS: Final = 6_000
 _WORKER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "scoring.max_contacts": str(MAX_CONTACTS),
-        "scoring.max_in_flight": "3",
+        "scoring.max_in_flight": "2",
         # Contacts that the API refuses must have their outcome within the demo, not after 71 minutes.
         "scoring.retry_delays_s": "[1, 2]",
         "genesys.requests_per_minute": str(REQUESTS_PER_MINUTE),

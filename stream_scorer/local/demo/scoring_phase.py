@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.local.demo import pace
+from stream_scorer.local.demo.contacts import REFUSED_BY_API
 from stream_scorer.local.demo.incidents import KILL_AT, MIN_CONTACTS, OUTAGE_AT, ApiOutage, Incidents, WorkerKill
 from stream_scorer.local.demo.monitor import Monitor
 from stream_scorer.local.demo.progress import ProgressView
@@ -16,7 +17,7 @@ from stream_scorer.local.demo.scenario_view import scene
 from stream_scorer.local.demo.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rich.console import Console
 
@@ -73,7 +74,7 @@ class ScoringPhase:
                 outcomes=outcomes,
                 campaign=self.ready.campaign,
                 followed=followed,
-                incidents=self._incidents(victim, monitor),
+                incidents=self._incidents(victim, monitor, outcomes.counts.reasons),
                 story=self.story,
                 require_alive=self.require_alive,
                 max_contacts=self.ready.settings.scoring.max_contacts,
@@ -84,7 +85,7 @@ class ScoringPhase:
             worker.stop()
         return Scored(seconds, watch.controls, VICTIM if victim.was_killed else None)
 
-    def _incidents(self, victim: WorkerProcess, monitor: Monitor) -> Incidents:
+    def _incidents(self, victim: WorkerProcess, monitor: Monitor, rejected: Mapping[str, int]) -> Incidents:
         contacts = self.options.contacts
         if contacts < MIN_CONTACTS:
             return Incidents(None, None)
@@ -99,7 +100,14 @@ class ScoringPhase:
         )
         if self.options.scenario is not None:
             return Incidents(kill, None)
-        return Incidents(kill, ApiOutage(self.ready.simulator, at=int(contacts * OUTAGE_AT), story=self.story))
+        refused = {reason: self.ready.generated[reason] for reason in REFUSED_BY_API}
+        outage = ApiOutage(
+            self.ready.simulator,
+            at=int(contacts * OUTAGE_AT),
+            may_begin=lambda: all(rejected.get(reason, 0) >= count for reason, count in refused.items()),
+            story=self.story,
+        )
+        return Incidents(kill, outage)
 
     def _repair(self, watch: Watch, followed: FollowedContacts) -> None:
         contact_id = followed.rejected_id
