@@ -193,6 +193,8 @@ def _lines(one: DeliveryExplanation) -> Iterator[str]:
         yield text_line(
             "delivery", f"planned {planned} for {one.target}, {one.attempts} attempts, ended {one.rejected_at}"
         )
+    if one.retargeted_id:
+        yield text_line("retargeted", f"delivered under the new id {one.retargeted_id}")
     for receipt in one.receipts:
         answer = "no answer" if receipt.status is None else f"HTTP {receipt.status}"
         why = f"decision {receipt.decision}" if receipt.decision else "as planned"

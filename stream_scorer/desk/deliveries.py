@@ -20,6 +20,7 @@ from stream_scorer.core.desk.redelivery import (
     RejectedCallback,
     delivery_state,
     parse_rejected_callback,
+    retargeted_id,
 )
 from stream_scorer.core.desk.verdict import Decide, Skip
 from stream_scorer.core.retry_topics import HELD_HEADER
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stream_scorer.callbacks.ports import Target
+    from stream_scorer.core.callbacks.types import Callback
+    from stream_scorer.core.desk.decisions import DecidedRecords
     from stream_scorer.core.desk.delivery_explanation import DeliveryExplanation
     from stream_scorer.core.desk.desk_filter import DeskFilter
     from stream_scorer.core.desk.verdict import SkipReason
@@ -164,24 +167,32 @@ class DeliveryDesk(RecordDesk[DeliveryOptions, RejectedCallback]):
         """
         now_ms, decided = current_ms(), self.decided()
         planned_ms: dict[str, int] = {}
-        for _, callback in self.matching(options, now_ms):
-            if callback is not None:
+        for rejected, callback in self.matching(options, now_ms):
+            if callback is None:
+                continue
+            for callback_id in filter(None, (callback.callback_id, _retargeted_id(callback, rejected.record, decided))):
                 # A callback that was delivered again has a record for each delivery.
-                earlier_ms = planned_ms.get(callback.callback_id, callback.planned_at_ms)
-                planned_ms[callback.callback_id] = min(earlier_ms, callback.planned_at_ms)
+                earlier_ms = planned_ms.get(callback_id, callback.planned_at_ms)
+                planned_ms[callback_id] = min(earlier_ms, callback.planned_at_ms)
         receipts = self._receipts_of(planned_ms)
         for found in self.matching(options, now_ms):
             rejected, callback = found
+            state = self.state(found, decided.action(rejected.record.source), options)
+            if callback is None:
+                yield Explained(explain_delivery(rejected, None, None, state=state, receipts=()), None)
+                continue
+            new_id = _retargeted_id(callback, rejected.record, decided)
             explanation = explain_delivery(
                 rejected,
                 callback,
-                None if callback is None else misfit(self._settings, callback),
-                state=self.state(found, decided.action(found.record.source), options),
-                receipts=() if callback is None else receipts.get(callback.callback_id, ()),
+                misfit(self._settings, callback),
+                state=state,
+                receipts=[*receipts[callback.callback_id], *(receipts[new_id] if new_id else ())],
+                retargeted_id=new_id,
             )
-            yield Explained(explanation, None if callback is None else callback.body)
+            yield Explained(explanation, callback.body)
 
-    def _receipts_of(self, planned_ms: Mapping[str, int]) -> Mapping[str, list[ReceiptFact]]:
+    def _receipts_of(self, planned_ms: Mapping[str, int]) -> defaultdict[str, list[ReceiptFact]]:
         """Return the receipts of these callbacks since the earliest of their plans, by callback id."""
         found: defaultdict[str, list[ReceiptFact]] = defaultdict(list)
         if not planned_ms:
@@ -208,3 +219,9 @@ class DeliveryDesk(RecordDesk[DeliveryOptions, RejectedCallback]):
                 )
             )
         return found
+
+
+def _retargeted_id(callback: Callback, record: SourceRecord, decided: DecidedRecords) -> str:
+    """Return the id that a decision gave to a rejected callback; empty: none did."""
+    decision_id = decided.retargeted_by(record.source)
+    return "" if decision_id is None else retargeted_id(callback, decision_id)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.callbacks.records import callback_id_of, read_score
+from stream_scorer.core.callbacks.records import read_score
+from stream_scorer.core.desk.redelivery import retargeted_id
 from stream_scorer.core.desk.verdict import SkipReason
 from stream_scorer.core.retry_topics import parse_source
 from stream_scorer.kafka.consumer.log_reader import OffsetRange
@@ -41,7 +42,7 @@ class Rebuilt(NamedTuple):
     def decided(self, decision: Decision) -> Callback:
         """Return the new callback of a decision."""
         old = self.callback
-        new_id = callback_id_of([*old.sources, decision.decision_id])
+        new_id = retargeted_id(old, decision.decision_id)
         target = self.target.target_of(old.campaign_id)
         return replace(old, callback_id=new_id, target=target, body=self._body(new_id, decision.decided_at_ms))
 

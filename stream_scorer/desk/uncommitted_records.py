@@ -14,8 +14,7 @@ def commits_of(log: LogReader, topic: str, partitions: int) -> tuple[dict[int, i
     """Return the committed offsets of the present topic, and whether there are some of a former one of this name.
 
     Raises:
-        BrokerError: Kafka refuses, or does not answer within the time limit of ``log``; without the right to describe
-            the group it does not.
+        BrokerError: a right is missing, or Kafka does not answer within the time limit of ``log``.
     """
     commits = log.commits(topic, partitions)
     present_id = log.topic_id(topic) if any(one.topic_id is not None for one in commits.values()) else None

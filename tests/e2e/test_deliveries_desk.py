@@ -221,6 +221,9 @@ def test_a_new_body_is_sent_under_a_new_id(desk: CallbackDesk, receiver: Receive
     assert reconciled(desk)["totals"]["redeliveries"] == 1
     again = desk.row("deliveries", "replay", "a", "--retarget", "--yes", **QUICK)
     assert (again["decided"], again["skipped"]) == (0, {"decided before": 1})
+    explained = desk.row("deliveries", "explain", "a", "-o", "jsonl", **QUICK)
+    assert (explained["callback_id"], explained["retargeted_id"], explained["state"]) == (old[0], new[0], "redelivered")
+    assert [receipt["outcome"] for receipt in explained["receipts"]] == ["REFUSED", "DELIVERED"]
 
 
 @pytest.mark.slow

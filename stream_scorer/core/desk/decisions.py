@@ -20,6 +20,8 @@ NO_CHANGES: Final[Mapping[str, str]] = MappingProxyType({})
 # On what a decision publishes.
 DECISION_HEADER: Final = "stream-scorer-decision"
 DECIDED_AT_HEADER: Final = "stream-scorer-decided-at"
+# Change of a decision: id of the callback whose contacts are called under a new one.
+RETARGETED: Final = "retargeted"
 
 
 class Action(StrEnum):
@@ -95,6 +97,7 @@ class DecidedRecords:
         self._prefix = f"{topic}/"
         self._topic_id = topic_id
         self._actions: dict[str, str] = {}
+        self._retargeted_by: dict[str, str] = {}
         self._jobs: dict[str, Decision] = {}
         self._decided_by: Counter[str] = Counter()
 
@@ -111,10 +114,16 @@ class DecidedRecords:
         elif decision.place not in self._actions:
             self._actions[decision.place] = decision.action
             self._decided_by[decision.job] += 1
+            if RETARGETED in decision.changes:
+                self._retargeted_by[decision.place] = decision.decision_id
 
     def action(self, place: str) -> str | None:
         """Return what was decided about a record; None: nothing."""
         return self._actions.get(place)
+
+    def retargeted_by(self, place: str) -> str | None:
+        """Return the id of the decision by which a callback got a new id; None: it has none."""
+        return self._retargeted_by.get(place)
 
     def decided_by(self, job: str) -> int:
         """Return how many records a job has decided."""

@@ -28,8 +28,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "too_large": "the score fits no callback: raise max.message.bytes of the callback topics, and discard the record",
 }
 _DONE: Final[Mapping[DeliveryState, str]] = {
-    DeliveryState.REDELIVERED: "it was delivered again: its receipts, or with --retarget those of its new id, have the"
-    " result",
+    DeliveryState.REDELIVERED: "it was delivered again: its receipts have the result",
     DeliveryState.DISCARDED: "it was discarded",
 }
 
@@ -70,7 +69,8 @@ class DeliveryExplanation(NamedTuple):
         detail: the sentence about it.
         status: HTTP status of the last response.
         state: open, redelivered or discarded.
-        receipts: its receipts since it was planned.
+        retargeted_id: its new id, if it was retargeted; empty: it was not.
+        receipts: its receipts since it was planned, those under the new id included.
         today: whether its body fits today's target, or why not.
         remedy: what to do.
         command: the command that delivers it again or closes it; empty: it is decided.
@@ -88,6 +88,7 @@ class DeliveryExplanation(NamedTuple):
     detail: str
     status: int | None
     state: DeliveryState
+    retargeted_id: str
     receipts: Sequence[ReceiptFact]
     today: str
     remedy: str
@@ -101,6 +102,7 @@ def explain_delivery(
     *,
     state: DeliveryState,
     receipts: Sequence[ReceiptFact],
+    retargeted_id: str = "",
 ) -> DeliveryExplanation:
     """Explain a rejected callback.
 
@@ -110,6 +112,7 @@ def explain_delivery(
         misfit: why its body does not fit today's target; None: it does.
         state: its state.
         receipts: its receipts.
+        retargeted_id: its new id; empty: it has none.
     """
     is_deliverable = callback is not None and rejected.reason in DELIVERABLE
     today = "its body fits the present target" if misfit is None else f"it would be held: {misfit}"
@@ -136,6 +139,7 @@ def explain_delivery(
         detail=rejected.detail,
         status=rejected.status,
         state=state,
+        retargeted_id=retargeted_id,
         receipts=receipts,
         today=today if is_deliverable else "it cannot be delivered",
         remedy=remedy if state is DeliveryState.OPEN else _DONE[state],

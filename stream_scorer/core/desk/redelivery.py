@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.callbacks.records import UNANSWERED_HEADER, read_callback, threshold_headers
-from stream_scorer.core.desk.decisions import NO_CHANGES, Action, Decision
+from stream_scorer.core.callbacks.records import UNANSWERED_HEADER, callback_id_of, read_callback, threshold_headers
+from stream_scorer.core.desk.decisions import NO_CHANGES, RETARGETED, Action, Decision
 from stream_scorer.core.desk.record_counts import UNKNOWN, campaign_name
 from stream_scorer.core.desk.record_filter import RecordIds
 from stream_scorer.core.desk.rejected_record import RejectedRecord, parse_rejected
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 DELIVERABLE: Final = ("refused", "gave_up", "no_address", "no_contact_id")
 # Reasons of a record that is no score or no callback, or of a score that fits no callback.
 UNDELIVERABLE: Final = ("undecodable", "invalid_contact", "too_large")
-# Change of a decision: id of the callback whose contacts are called under a new one.
-RETARGETED: Final = "retargeted"
 # As large as any decision's headers.
 _SIZED: Final = Decision("-" * 36, "", None, Action.REDELIVERED, "", "", "", 10**13)
 
@@ -110,6 +108,11 @@ def parse_rejected_callback(record: SourceRecord, codec: Codec, campaigns: Colle
         return RejectedCallback(rejected, read_callback(codec, record))
     except UndecodableError:
         return RejectedCallback(rejected, None)
+
+
+def retargeted_id(callback: Callback, decision_id: str) -> str:
+    """Return the id under which the decision to retarget a callback calls its contacts."""
+    return callback_id_of([*callback.sources, decision_id])
 
 
 class Rebuilt(Protocol):

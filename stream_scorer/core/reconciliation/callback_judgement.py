@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.core.desk.redelivery import RETARGETED
+from stream_scorer.core.desk.decisions import RETARGETED
 from stream_scorer.core.reconciliation.callback_states import OTHER_CALLBACK, is_waiting
 from stream_scorer.core.reconciliation.score_report import Finding, FindingKind
 from stream_scorer.errors import printable
