@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-QUICK = {"callbacks__retry_delays_s": "[0.2, 0.4]"}
+# Two rounds of three attempts: a round takes seconds, whatever its delay.
+QUICK = {"callbacks__retry_delays_s": "[0.2]"}
+ATTEMPTS = 6
 DECISION = "stream-scorer-decision"
 
 
@@ -80,7 +82,7 @@ def test_a_refused_callback_is_one_more_accepted_request_under_the_same_id(
     assert (explained["state"], explained["reason"], explained["status"]) == ("open", "refused", 400)
     assert explained["today"] == "its body fits the present target"
     assert [one["outcome"] for one in explained["receipts"]] == ["REFUSED"]
-    assert explained["attempts"] == 9
+    assert explained["attempts"] == ATTEMPTS
     assert "body" not in explained
 
     # Refused once more: the second rejection is a record of its own, with the decision.
@@ -104,6 +106,8 @@ def test_a_refused_callback_is_one_more_accepted_request_under_the_same_id(
         at_ms = decision["decided_at"]
         assert fields == before | {"planned_at": at_ms, "not_before": at_ms}
         assert one.key == planned.key
+        # There, if on a busy machine the callback was planned before the deliverer had its partition.
+        assert one.headers.pop("stream-scorer-unanswered", b"maybe") == b"maybe"
         assert one.headers == {
             "stream-scorer-threshold": b"0.75",
             DECISION: decision["decision_id"].encode(),
@@ -116,7 +120,7 @@ def test_a_refused_callback_is_one_more_accepted_request_under_the_same_id(
     assert [one.headers[DECISION] for one in receipts] == [one.headers[DECISION] for one in again]
     assert all(RECEIPT.decode(one.value)["threshold"] == 0.75 for one in receipts)
     delivery = receiver.callbacks()[before["callback_id"]]
-    assert (delivery.accepted, delivery.attempts) == (1, 9 + 9 + 1)
+    assert (delivery.accepted, delivery.attempts) == (1, 2 * ATTEMPTS + 1)
     assert (receiver.stats().changed, receiver.stats().repeats) == (0, 0)
     report = reconciled(desk)
     assert (report["totals"]["refused"], report["totals"]["redeliveries"]) == (1, 2)
