@@ -96,7 +96,7 @@ def bad_contacts(number: int) -> list[tuple[str, bytes | None]]:
 def test_kills_and_two_jobs_at_once_replay_each_record_once(stage: WorkerHarness) -> None:
     """`make chaos` has 100,000 records and 50 kills."""
     desk = DeskHarness(stage)
-    replay_with_kills(desk, records=1_000, kills=3, per_second=60)
+    replay_with_kills(desk, records=2_000, kills=5, per_second=60)
 
 
 @pytest.mark.slow
