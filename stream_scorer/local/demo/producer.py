@@ -33,8 +33,6 @@ def feed(
     """Produce every record, keyed by contact id, and wait until the broker has confirmed all of them.
 
     Args:
-        settings: settings of the worker.
-        records: the records.
         report_progress: called occasionally with the number of records sent.
 
     Returns:
