@@ -60,7 +60,7 @@ format: $(STAMP) ## Put every file into the form that lint asks for
 test: $(STAMP) ## All tests but the slow ones, on a real Kafka (fetched once: 45 MB)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
-demo: $(LOCAL) ## Kafka, API, worker and 20,000 contacts on this machine; CONTACTS=… for more or fewer
+demo: $(LOCAL) ## Kafka, API, workers and 20,000 contacts on this machine; CONTACTS=… for more or fewer
 	@$(BIN)/stream-scorer demo $(if $(CONTACTS),--contacts $(CONTACTS)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 bench: $(STAMP) ## How fast the worker is against a bare loop

@@ -50,17 +50,21 @@ def demo(
     """
     play = None if scenario is None else load_scenario(scenario)
     options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play, target=target)
+    try:
+        run_demo(options, _screen())
+    except Interrupted as interrupted:
+        raise typer.Exit(interrupted.exit_code) from None
+
+
+def _screen() -> Screen:
+    """Return the outputs: the summary on standard output, all else on standard error."""
     results = Console()
     if not results.is_terminal:
         results = Console(width=_FILE_WIDTH)
-    screen = Screen(
+    return Screen(
         results=results,
         progress=Console(stderr=True),
         steps=shown_progress,
         show_report=lambda report: print_report(report, results),
         show_callbacks=lambda report: print_callbacks(report, results),
     )
-    try:
-        run_demo(options, screen)
-    except Interrupted as interrupted:
-        raise typer.Exit(interrupted.exit_code) from None

@@ -97,7 +97,7 @@ class ApiOutage:
             return
         now = time.monotonic()
         if self._began_at is None:
-            if settled >= self._at and self._may_begin():
+            if settled >= self._at and not worker.is_open and self._may_begin():
                 self._began_at = now
                 self._simulator.add_fault(status=_STATUS, times=None)
                 self._story.add(

@@ -61,9 +61,7 @@ def feed(
             _refuse(errors, settings)
             if number % _REPORT_EVERY == 0:
                 report_progress(number)
-        while producer.flush(_WAIT_S):
-            _refuse(errors, settings)
-        _refuse(errors, settings)
+        _flush(producer, errors, settings)
     finally:
         with suppress(KafkaException):
             producer.purge()  # after a Ctrl-C the rest is discarded
@@ -88,6 +86,12 @@ def _produce(
         else:
             producer.poll(0)
             return
+
+
+def _flush(producer: Producer, errors: list[KafkaError], settings: Settings) -> None:
+    while producer.flush(_WAIT_S):
+        _refuse(errors, settings)
+    _refuse(errors, settings)
 
 
 def _refuse(errors: list[KafkaError], settings: Settings) -> None:

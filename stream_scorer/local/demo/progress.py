@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S: Final = 3.0
 _BAR_WIDTH: Final = 60
-# A panel of one width does not jump when the state gets longer, and fits on a terminal of 80 columns.
+# At most: on a wide terminal a long reason would widen the panel for a moment.
 _PANEL_WIDTH: Final = 78
 _OUTCOMES: Final = (("scored", "green"), ("review", "yellow"), ("rejected", "red"))
 
