@@ -22,6 +22,7 @@ from stream_scorer import (
     ScoringOutcome,
     SettingsError,
 )
+from stream_scorer.library.scoring_run import ScoringRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,6 +57,19 @@ def calculator_for(tmp_path: Path) -> Iterator[Callable[..., PredictiveScoreCalc
     yield make
     for calculator in made:
         calculator.close()
+
+
+@pytest.fixture
+def failed(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as a calculation has failed, or was interrupted, and keeps the responses of requests in flight."""
+    event, keep_responses = threading.Event(), ScoringRun._keep_responses
+
+    def note_failure(run: ScoringRun, timeout_s: float | None) -> None:
+        event.set()
+        keep_responses(run, timeout_s)
+
+    monkeypatch.setattr(ScoringRun, "_keep_responses", note_failure)
+    return event
 
 
 def contacts(count: int) -> list[dict[str, Any]]:
@@ -151,7 +165,7 @@ def test_own_count_of_the_quota_holds(
 
 
 def test_one_failure_keeps_the_results_of_the_others(
-    server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator]
+    server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], failed: threading.Event
 ) -> None:
     arrived = threading.Barrier(3)
 
@@ -162,7 +176,8 @@ def test_one_failure_keeps_the_results_of_the_others(
         if first == "c1000":
             conn.sendall(answer(403, {"code": "missing.permissions", "message": "x", "status": 403}))
             return
-        time.sleep(0.5)  # of the others later than the failure
+        if first != "c0":
+            assert failed.wait(10)
         conn.sendall(results(request))
 
     server.respond(respond)
@@ -191,12 +206,13 @@ def test_ctrl_c_keeps_what_is_finished(
     server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], limit: int
 ) -> None:
     calculator = calculator_for(server.url, limit)
+    five_processed = threading.Event()
 
     def respond(request: Any, conn: Any) -> None:
         number = len(server.to("/api/"))
         if number > 5:
             if number == 6:
-                time.sleep(0.3)  # the first five are processed
+                assert five_processed.wait(10)
                 os.kill(os.getpid(), signal.SIGINT)
             server.released.wait(15)
         conn.sendall(results(request))
@@ -204,7 +220,9 @@ def test_ctrl_c_keeps_what_is_finished(
     server.respond(respond)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt) as caught:
-        calculator.calculate(contacts(20_000))
+        calculator.calculate(
+            contacts(20_000), progress=lambda finished, _: five_processed.set() if finished == 5000 else None
+        )
     assert time.monotonic() - started < 8
     partial = caught.value.partial  # type: ignore[attr-defined]
     assert len(partial.scored) == 5000
@@ -216,14 +234,15 @@ def test_ctrl_c_keeps_what_is_finished(
 
 
 def test_ctrl_c_waits_briefly_for_requests_in_flight(
-    server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator]
+    server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], failed: threading.Event
 ) -> None:
     arrived = threading.Barrier(3)
 
     def respond(request: Any, conn: Any) -> None:
-        if request.json["contacts"][0]["contactId"] != "c0" and arrived.wait(10) == 0:  # the first is sent alone
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)
+        if request.json["contacts"][0]["contactId"] != "c0":  # which is sent alone
+            if arrived.wait(10) == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            assert failed.wait(10)
         conn.sendall(results(request))
 
     server.respond(respond)
