@@ -39,9 +39,9 @@ class Progress:
     """Totals of a loop's outcomes, and the decision when they are reported.
 
     Pure: monotonic seconds are passed in. ``caught up`` is due once for each backlog: when the lag is 0 for the first
-    time after the start, after a minute without outcomes, after a minute at whose end over ten seconds of work were left,
-    or after ten seconds with a lag and no outcome, as in an outage. So a quiet stream, whose lag is 0 every second, is
-    reported once a minute.
+    time after the start, after a minute without outcomes, after a minute at whose end over ten seconds of work were
+    left, or after ten seconds with a lag and no outcome, as in an outage. So a quiet stream, whose lag is 0 every
+    second, is reported once a minute.
 
     Args:
         finished: names of the outcomes that count in the rate.
