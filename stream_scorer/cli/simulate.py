@@ -101,6 +101,6 @@ def _introduce(base_url: str, config: SimulatorConfig, play: Scenario | None) ->
         # A secret from the environment is not printed: terminals and logs have other readers.
         shown = f'"${SECRET_VARIABLE}"' if value == config.client_secret != DEFAULT_SECRET else value
         typer.echo(f"  export {name}={shown}")
-    typer.echo(f"\nFaults and the account: {base_url}/_simulator/ (faults, stats, scored, config, scenario)")
+    typer.echo(f"\nFaults and statistics: {base_url}/_simulator/ (faults, stats, scored, config, scenario)")
     if play is not None:
         typer.echo(f"\nScenario {play.name}: {play.description}\nIt begins with the first request.")

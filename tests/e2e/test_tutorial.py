@@ -30,7 +30,7 @@ KAFKA, API, ADMIN = str(DEFAULT_PORT), "8090", "9464"
 # Commands of the desk print a table on a terminal; the test has none.
 TABLES: Final = ("read", "rejected list", "rejected replay", "audit show")
 # What a program in the foreground has printed when the reader goes on.
-STARTED: Final = {"simulate": "Faults and the account", "run": "caught up"}
+STARTED: Final = {"simulate": "Faults and statistics", "run": "caught up"}
 FORMS: Final = {
     r"process [0-9]+": "process <pid>",
     r"cluster [\w-]+,": "cluster <cluster>,",

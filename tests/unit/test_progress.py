@@ -77,6 +77,29 @@ def test_a_minute_that_leaves_much_work_is_followed_by_caught_up() -> None:
     assert report.kind is ReportKind.CAUGHT_UP
 
 
+def test_an_outage_of_ten_seconds_is_followed_by_caught_up() -> None:
+    progress = make()
+    progress.add({"scored": 10}, 1.0)
+    assert progress.observe(0, 1.0) is not None
+    for second in range(20, 31):
+        assert progress.observe(4, float(second)) is None
+    progress.add({"scored": 4}, 31.0)
+    report = progress.observe(0, 31.0)
+    assert report is not None
+    assert report.kind is ReportKind.CAUGHT_UP
+
+
+def test_a_contact_that_waits_less_than_ten_seconds_is_no_backlog() -> None:
+    progress = make()
+    progress.add({"scored": 10}, 1.0)
+    assert progress.observe(0, 1.0) is not None
+    for arrival in (10, 20, 30):
+        assert progress.observe(1, float(arrival)) is None
+        assert progress.observe(1, arrival + 9.0) is None
+        progress.add({"scored": 1}, arrival + 9.5)
+        assert progress.observe(0, arrival + 9.5) is None
+
+
 def test_the_totals_have_the_mean_rate() -> None:
     progress = make()
     progress.add({"scored": 90, "review": 10, "deferred": 3}, 5.0)

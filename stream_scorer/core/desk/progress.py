@@ -39,8 +39,9 @@ class Progress:
     """Totals of a loop's outcomes, and the decision when they are reported.
 
     Pure: monotonic seconds are passed in. ``caught up`` is due once for each backlog: when the lag is 0 for the first
-    time after the start, after a minute without outcomes, or after a minute at whose end over ten seconds of work were
-    left. So a quiet stream, whose lag is 0 every second, is reported once a minute.
+    time after the start, after a minute without outcomes, after a minute at whose end over ten seconds of work were
+    left, or after ten seconds with a lag and no outcome, as in an outage. So a quiet stream, whose lag is 0 every
+    second, is reported once a minute.
 
     Args:
         finished: names of the outcomes that count in the rate.
@@ -55,6 +56,7 @@ class Progress:
         self._reported = 0
         self._has_news = False
         self._has_backlog = True
+        self._stalled_since: float | None = None
 
     def add(self, outcomes: Mapping[str, int], now: float) -> None:
         """Add committed outcomes."""
@@ -64,12 +66,13 @@ class Progress:
             self._has_backlog = True
             if not self._has_news:
                 self._last_at = now  # the next rate is that of the work, without the time before it
-        self._has_news, self._last_outcome_at = True, now
+        self._has_news, self._last_outcome_at, self._stalled_since = True, now, None
         for name, amount in outcomes.items():
             self._totals[name] += amount
 
     def observe(self, lag: int | None, now: float) -> Report | None:
         """Return the report that is due; None: none is. ``lag``: see `Report`."""
+        self._detect_stall(lag, now)
         if not self._has_news:
             return None
         if lag == 0 and self._has_backlog:
@@ -83,6 +86,14 @@ class Progress:
         self._has_backlog = kind is ReportKind.PROGRESS and (self._has_backlog or (lag or 0) > rate * _BACKLOG_S)
         self._reported, self._last_at, self._has_news = total, now, False
         return Report(kind, round(rate, 1), dict(self._totals), lag)
+
+    def _detect_stall(self, lag: int | None, now: float) -> None:
+        if lag == 0:
+            self._stalled_since = None
+        elif lag is not None and self._stalled_since is None:
+            self._stalled_since = now
+        if self._stalled_since is not None and now - self._stalled_since >= _BACKLOG_S:
+            self._has_backlog = True
 
     def totals(self, lag: int | None, now: float) -> Report:
         """Return the report of the end; its rate is the mean since the start."""

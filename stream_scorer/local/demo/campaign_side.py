@@ -56,7 +56,10 @@ class DiallerSide:
 
     def verified(self, settings: Settings) -> str:
         calls = verify_dialled(settings, self._simulator)
-        return f"the dialler called {calls:,} contacts, each once, exactly those with a high score"
+        return (
+            f"the dialler called {calls:,} contacts, each once, exactly those with a high score (a contact with several"
+            " high scores is called once)"
+        )
 
     def dials(self) -> Sequence[Dial]:
         return self._simulator.dials()
