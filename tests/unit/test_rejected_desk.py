@@ -147,6 +147,20 @@ VALUES = {"reason": "wrong_type", "status": None, "replays": 1, "features": {"ag
         ('reason in ["expired", "wrong_type"]', True),
         ("replays", True),
         ("contact_id == 'C-1'", False),
+        # A comparison with a missing value is false, and does not end the expression.
+        ("status >= 400", False),
+        ("not (status >= 400)", True),
+        ("status >= 400 or reason == 'wrong_type'", True),
+        ("features['income'] > 3 or features['age'] > 70", True),
+        ("features['income'] >= features['balance']", False),
+        ("'test' in campaign_id", False),
+        ("'test' in campaign_id or replays == 1", True),
+        ("campaign_id in features['income']", False),
+        ("attributes['language'] == null and replays == 1", True),
+        ("status > 1 ? false : (features['income'] > 1 or true)", True),
+        ("features['age'] > 'x' or replays == 1", True),
+        ("replays + 1 ** 9 ** 9 ** 9 ** 9 > 1 or replays == 1", True),
+        ("campaign_id != 'spring' and status != 404", True),
     ],
 )
 def test_an_expression_selects(text: str, expected: bool) -> None:
