@@ -135,6 +135,7 @@ class Expression:
             self._items.setdefault(item[1], []).append(item[3])
         try:
             self._rule = Rule(text, context=context)
+            _replace_comparisons(self._rule.statement)
         except SymbolResolutionError as error:
             known = ", ".join(names)
             raise UsageError(f"--where: there is no {quoted(str(error.symbol_name))}; use {known}") from None
@@ -147,7 +148,6 @@ class Expression:
             raise UsageError(text) from None
         except RecursionError:
             raise UsageError(_TOO_DEEP) from None
-        _replace_comparisons(self._rule.statement)
 
     def matches(self, values: Mapping[str, Any]) -> bool:
         """Return whether it is true for a record; False too if the record's values do not have the types it needs.
