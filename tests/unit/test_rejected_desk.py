@@ -255,6 +255,23 @@ def test_decisions_about_a_former_topic_do_not_count() -> None:
     assert decided.decided_by("j") == 2
 
 
+def test_a_job_of_a_former_topic_is_not_resumed() -> None:
+    """Its resumption has no options: it would begin a job that selects every record of the present topic."""
+    decided = DecidedRecords("t", "id")
+    for one in (
+        decision("t/job/monday", "JOB", "former", job="monday"),
+        decision("t/job/both", "JOB", "former", job="both"),
+        decision("t/job/both", "JOB", job="both"),
+        decision("t/job/old", "JOB", None, job="old"),
+    ):
+        decided.add(one)
+    with pytest.raises(UsageError, match="job monday decided a former topic t, which was created again"):
+        decided.job("monday")
+    for name in ("both", "old"):
+        assert decided.job(name) is not None
+    assert decided.job("other") is None
+
+
 def test_the_first_decision_counts_and_an_unknown_action_is_one() -> None:
     decided = DecidedRecords("t", "id")
     for action in ("POSTPONED", "REPLAYED"):
