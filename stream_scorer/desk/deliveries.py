@@ -133,10 +133,12 @@ class DeliveryDesk(RecordDesk[DeliveryOptions, RejectedCallback]):
         """Predict a redelivery; nothing is written.
 
         Raises:
+            UsageError: the options select no record that a redelivery decides.
             BrokerError: Kafka cannot be reached.
         """
         now_ms = current_ms()
         judge, decided = self.publishing_judge(self.selected(options, now_ms), options), self.decided()
+        self.check_selected(judge, options, now_ms)
         skipped: Counter[SkipReason] = Counter()
         count = 0
         for record in self.scan(options, now_ms).records():

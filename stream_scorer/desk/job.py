@@ -90,7 +90,7 @@ def begin_job(
     """Fix the selection of a job, or return the one that was fixed when it began.
 
     Raises:
-        UsageError: a job of this name has begun with other options.
+        UsageError: a job of this name has begun with other options, or on a former topic.
         BrokerError: as `Job.run`.
     """
     place = job_place(context.topic, context.job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
@@ -200,9 +200,11 @@ class RecordDesk(ABC, Generic[Options, Found]):
         return counts
 
     def open(self, options: Options) -> int:
-        """Count the selected records without a decision."""
+        """Count the records that a job would decide at most: the selected ones without a decision, up to the limit."""
         decided = self.decided()
-        return sum(decided.action(one.record.source) is None for one in self.matching(options, current_ms()))
+        selected = self.matching(replace(options, limit=None), current_ms())
+        undecided = (one for one in selected if decided.action(one.record.source) is None)
+        return sum(1 for _ in islice(undecided, options.limit))
 
     def waiting_in(self, topics: Sequence[str], group_id: str, is_counted: Callable[[Record], bool]) -> dict[str, int]:
         """Return how many records above a group's commits are counted, for each existing topic that has some.
@@ -251,7 +253,8 @@ class RecordDesk(ABC, Generic[Options, Found]):
             checkpoint: called where the job may be interrupted; it raises what ends it.
 
         Raises:
-            UsageError: the name is malformed, or a job of this name has begun with other options.
+            UsageError: the name is malformed, a job of this name has begun with other options or on a former topic, or
+                no record is selected.
             ProducerFenced: another job has taken over.
             BrokerError: Kafka cannot be reached, or refuses.
             NotJudged: records or decisions cannot be read.
@@ -264,7 +267,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
         now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         if self._decisions.read(context.topic, context.topic_id).job(job) is None:
-            self._check_selected(self.judge(action, options, now_ms), options, now_ms, checkpoint)
+            self.check_selected(self.judge(action, options, now_ms), options, now_ms, checkpoint)
         bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
         selection = Selection(action, options.given, bounds)
         open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
@@ -283,7 +286,9 @@ class RecordDesk(ABC, Generic[Options, Found]):
             checkpoint=checkpoint,
         ).run(begun.selection)
 
-    def _check_selected(self, judge: Judge, options: Options, now_ms: int, checkpoint: Callable[[], None]) -> None:
+    def check_selected(
+        self, judge: Judge, options: Options, now_ms: int, checkpoint: Callable[[], None] = lambda: None
+    ) -> None:
         """Check that the options select a record of this group before anything is written.
 
         Raises:

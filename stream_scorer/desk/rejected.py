@@ -126,10 +126,12 @@ class RejectedDesk(RecordDesk[RejectedOptions, RejectedContact]):
         """Predict a replay; nothing is written.
 
         Raises:
+            UsageError: the options select no record that a replay decides.
             BrokerError: Kafka cannot be reached.
         """
         now_ms = current_ms()
         judge = self.publishing_judge(self.selected(options, now_ms), options)
+        self.check_selected(judge, options, now_ms)
         check = ContactCheck(self._settings, self._framing)
         decided = self.decided()
         skipped: Counter[SkipReason] = Counter()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
 from functools import partial
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from desk_harness import DECISION, DeskHarness, each_once
 from scoring_harness import FEATURES, PATIENCE_S, SCORE, Input, ScoringHarness, contact, event, wait_until
+
+from stream_scorer.desk.rejected import RejectedDesk, RejectedOptions
+from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker
@@ -242,6 +247,12 @@ def test_a_list_counts_states_and_a_discarded_contact_stays_closed(stage: Worker
     assert {one["action"] for one in desk.decisions()} == {"DISCARDED", "REPLAYED"}
     assert {one["note"] for one in desk.decisions() if one["action"] == "DISCARDED"} == {"test data"}
 
+    # The question before a job has the number that the job decides: a record that was decided is outside of its limit.
+    with patch.dict(os.environ, desk.environment(), clear=True):
+        opened = RejectedDesk(load_settings(None))
+        counts = [opened.open(RejectedOptions(limit=limit)) for limit in (1, 2, None)]
+    assert counts == [1, 2, 3]
+
 
 def test_a_job_that_is_resumed_keeps_its_selection(stage: WorkerHarness) -> None:
     desk = DeskHarness(stage)
@@ -368,6 +379,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
     ("arguments", "words"),
     [
         (("replay", "absent", "--yes"), "no record of"),
+        (("replay", "absent", "--dry-run"), "no record of"),
         (("replay", "C-0"), "nothing was changed: repeat the command with --yes"),
         (("replay", "--reason", "bad", "--yes"), "--reason 'bad': use undecodable"),
         (("replay", "--where", "features['age'] >", "--yes"), "--where is no expression (at its end)"),

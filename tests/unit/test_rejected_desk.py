@@ -147,6 +147,20 @@ VALUES = {"reason": "wrong_type", "status": None, "replays": 1, "features": {"ag
         ('reason in ["expired", "wrong_type"]', True),
         ("replays", True),
         ("contact_id == 'C-1'", False),
+        # A comparison with a missing value is false, and does not end the expression.
+        ("status >= 400", False),
+        ("not (status >= 400)", True),
+        ("status >= 400 or reason == 'wrong_type'", True),
+        ("features['income'] > 3 or features['age'] > 70", True),
+        ("features['income'] >= features['balance']", False),
+        ("'test' in campaign_id", False),
+        ("'test' in campaign_id or replays == 1", True),
+        ("campaign_id in features['income']", False),
+        ("attributes['language'] == null and replays == 1", True),
+        ("status > 1 ? false : (features['income'] > 1 or true)", True),
+        ("features['age'] > 'x' or replays == 1", True),
+        ("replays + 1 ** 9 ** 9 ** 9 ** 9 > 1 or replays == 1", True),
+        ("campaign_id != 'spring' and status != 404", True),
     ],
 )
 def test_an_expression_selects(text: str, expected: bool) -> None:
@@ -239,6 +253,23 @@ def test_decisions_about_a_former_topic_do_not_count() -> None:
         decided.add(one)
     assert [decided.action(f"t/0/{n}") for n in (1, 2, 3)] == ["REPLAYED", None, "REPLAYED"]
     assert decided.decided_by("j") == 2
+
+
+def test_a_job_of_a_former_topic_is_not_resumed() -> None:
+    """Its resumption has no options: it would begin a job that selects every record of the present topic."""
+    decided = DecidedRecords("t", "id")
+    for one in (
+        decision("t/job/monday", "JOB", "former", job="monday"),
+        decision("t/job/both", "JOB", "former", job="both"),
+        decision("t/job/both", "JOB", job="both"),
+        decision("t/job/old", "JOB", None, job="old"),
+    ):
+        decided.add(one)
+    with pytest.raises(UsageError, match="job monday decided a former topic t, which was created again"):
+        decided.job("monday")
+    for name in ("both", "old"):
+        assert decided.job(name) is not None
+    assert decided.job("other") is None
 
 
 def test_the_first_decision_counts_and_an_unknown_action_is_one() -> None:

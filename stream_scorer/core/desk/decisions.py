@@ -11,6 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from stream_scorer.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -99,6 +101,7 @@ class DecidedRecords:
         self._actions: dict[str, str] = {}
         self._retargeted_by: dict[str, str] = {}
         self._jobs: dict[str, Decision] = {}
+        self._former_jobs: set[str] = set()
         self._decided_by: Counter[str] = Counter()
 
     def concerns(self, key: bytes | None) -> bool:
@@ -108,6 +111,8 @@ class DecidedRecords:
     def add(self, decision: Decision) -> None:
         """Add a decision; the first one about a place counts."""
         if None not in (self._topic_id, decision.topic_id) and decision.topic_id != self._topic_id:
+            if decision.action == Action.JOB:
+                self._former_jobs.add(decision.job)
             return
         if decision.action == Action.JOB:
             self._jobs.setdefault(decision.job, decision)
@@ -130,5 +135,15 @@ class DecidedRecords:
         return self._decided_by[job]
 
     def job(self, name: str) -> Decision | None:
-        """Return the selection of a job; None: there is no such job."""
+        """Return the selection of a job; None: there is no such job.
+
+        Raises:
+            UsageError: it decided a former topic of this name. A resumption, which has no options, would otherwise
+                begin a job that selects every record of the present topic.
+        """
+        if name in self._former_jobs and name not in self._jobs:
+            topic = self._prefix.removesuffix("/")
+            raise UsageError(
+                f"job {name} decided a former topic {topic}, which was created again: give a new job another name"
+            )
         return self._jobs.get(name)

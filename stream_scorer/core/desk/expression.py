@@ -7,7 +7,7 @@ types are errors before any record is read.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rule_engine import (  # type: ignore[import-untyped]
     Context,
@@ -17,6 +17,12 @@ from rule_engine import (  # type: ignore[import-untyped]
     RuleSyntaxError,
     SymbolResolutionError,
     type_resolver_from_dict,
+)
+from rule_engine.ast import (  # type: ignore[import-untyped]
+    ArithmeticComparisonExpression,
+    ASTNodeBase,
+    ComparisonExpression,
+    ContainsExpression,
 )
 
 from stream_scorer.core.text import is_text, quoted
@@ -70,7 +76,37 @@ DELIVERY_NAMES: Final[Mapping[str, Any]] = {
 _ITEM: Final = re.compile(r"\b(features|attributes)\s*\[\s*(['\"])(.*?)\2\s*\]")
 _DOTTED: Final = re.compile(r"\b(features|attributes)\s*\.")
 _LITERAL: Final = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+# `'x' in campaign_id` without a campaign is a TypeError of the library, a power that is too large an ArithmeticError.
+_NO_RESULT: Final = (EngineError, TypeError, ArithmeticError)
 _TOO_DEEP: Final = "--where has too many parts: use `in` with a list, or several commands"
+
+
+class _Node(Protocol):
+    """Node of the library's syntax tree."""
+
+    def evaluate(self, thing: Any) -> Any:
+        """Return its value for a record."""
+
+
+class _Comparison:
+    """Comparison that is false where the record lacks a value.
+
+    The library raises an error there, which would end the whole expression: `status >= 400 or reason == 'expired'`
+    would select no record without a status.
+    """
+
+    def __init__(self, node: _Node) -> None:
+        self._node = node
+        # Of two values that are null the library finds neither the larger.
+        self._ordered: _Node | None = node.left if isinstance(node, ArithmeticComparisonExpression) else None
+
+    def evaluate(self, thing: Any) -> bool:
+        try:
+            if self._ordered is not None and self._ordered.evaluate(thing) is None:
+                return False
+            return bool(self._node.evaluate(thing))
+        except _NO_RESULT:
+            return False
 
 
 class Expression:
@@ -99,6 +135,7 @@ class Expression:
             self._items.setdefault(item[1], []).append(item[3])
         try:
             self._rule = Rule(text, context=context)
+            _replace_comparisons(self._rule.statement)
         except SymbolResolutionError as error:
             known = ", ".join(names)
             raise UsageError(f"--where: there is no {quoted(str(error.symbol_name))}; use {known}") from None
@@ -120,11 +157,36 @@ class Expression:
         """
         try:
             return bool(self._rule.matches({name: self._with_nulls(name, values.get(name)) for name in self._names}))
-        except EngineError:
+        except _NO_RESULT:
             return False
         except RecursionError:
             raise UsageError(_TOO_DEEP) from None
 
     def _with_nulls(self, name: str, value: Any) -> Any:
         """Return a map with null for each item of the expression that it lacks: the library would raise an error."""
-        return {**dict.fromkeys(self._items.get(name, ())), **value} if isinstance(value, dict) else value
+        items = self._items.get(name, ())
+        if value is None and items:
+            value = {}
+        return {**dict.fromkeys(items), **value} if isinstance(value, dict) else value
+
+
+def _replace_comparisons(node: Any) -> None:
+    """Replace each comparison below a node by one that is false where the record lacks a value."""
+    for name in _attributes(node):
+        value = getattr(node, name, None)
+        if isinstance(value, ASTNodeBase):
+            setattr(node, name, _replaced(value))
+        elif isinstance(value, tuple | list) and any(isinstance(one, ASTNodeBase) for one in value):
+            setattr(node, name, type(value)(_replaced(one) for one in value))
+
+
+def _replaced(node: Any) -> Any:
+    if not isinstance(node, ASTNodeBase):
+        return node
+    _replace_comparisons(node)
+    return _Comparison(node) if isinstance(node, ComparisonExpression | ContainsExpression) else node
+
+
+def _attributes(node: Any) -> set[str]:
+    slots = (name for kind in type(node).__mro__ for name in getattr(kind, "__slots__", ()))
+    return {*slots, *getattr(node, "__dict__", ())}
