@@ -94,6 +94,7 @@ class RunJob(Protocol):
         self,
         *,
         job: str,
+        is_named: bool,
         operator: str,
         per_second: float,
         progress: Callable[[int], None],
@@ -116,6 +117,7 @@ def run_job(run: RunJob, settings: Settings, action: str, choices: JobChoices) -
                 with interrupting(interruption.note):
                     report = run(
                         job=name,
+                        is_named=choices.job is not None,
                         operator=choices.operator or _operator(),
                         per_second=choices.rate or default_rate(settings),
                         progress=lambda decided: bar.update(task, completed=decided),

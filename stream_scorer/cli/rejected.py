@@ -214,7 +214,8 @@ def _lines(one: Explanation) -> Iterator[str]:
         yield text_line("audit", ", ".join(said))
     yield text_line("today", one.today)
     yield text_line("remedy", one.remedy)
-    yield text_line("command", one.command)
+    if one.command:
+        yield text_line("command", one.command)
 
 
 def _row(one: Explanation) -> dict[str, Any]:

@@ -234,6 +234,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
         options: Options,
         *,
         job: str,
+        is_named: bool,
         operator: str,
         note: str,
         per_second: float,
@@ -246,6 +247,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
             action: what is decided.
             options: select the records.
             job: name of the job.
+            is_named: whether the operator gave it; alone, without an option, it must be that of an earlier job.
             operator: who decides.
             note: why.
             per_second: how many records are decided in a second at most.
@@ -267,6 +269,11 @@ class RecordDesk(ABC, Generic[Options, Found]):
         now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         if self._decisions.read(context.topic, context.topic_id).job(job) is None:
+            if is_named and not options.given:
+                raise UsageError(
+                    f"no job {job} has begun, and without an option it would decide every record: check the name, or"
+                    " begin it with an option (--since 0 selects all)"
+                )
             self.check_selected(self.judge(action, options, now_ms), options, now_ms, checkpoint)
         bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
         selection = Selection(action, options.given, bounds)

@@ -72,6 +72,9 @@ class ReviewDesk(RecordDesk[ReviewOptions, ReviewRecord]):
         problem = review.acceptance_problem
         state = review.state(decided.action(place))
         verb = "accept" if problem is None else "discard"
+        remedy = f"can only be discarded: {problem}" if problem else "a person decides: accept publishes the score"
+        if state is not ReviewState.OPEN:
+            remedy = f"it was {state}"
         return {
             "place": place,
             "state": str(state),
@@ -88,10 +91,8 @@ class ReviewDesk(RecordDesk[ReviewOptions, ReviewRecord]):
             "scored_at": None if not fields else iso_time(fields["scored_at"]),
             "review_reasons": {reason: self._rule(reason) for reason in review.reasons},
             "acceptable": problem is None,
-            "remedy": f"can only be discarded: {problem}"
-            if problem
-            else "a person decides: accept publishes the score",
-            "command": f"stream-scorer review {verb} --place {place} --note …",
+            "remedy": remedy,
+            "command": f"stream-scorer review {verb} --place {place} --note …" if state is ReviewState.OPEN else "",
         }
 
     def _rule(self, reason: str) -> str:

@@ -54,7 +54,7 @@ def test_kills_of_workers_and_jobs(make_campaign: Callable[..., CallbacksHarness
     worker = stage.start(name="one", **ONE_BY_ONE)
     stage.wait_receipts(CALLBACKS, needs=worker)
     reject_all(stage)
-    replay = ("deliveries", "replay", "--job", "monday", "--yes")
+    replay = ("deliveries", "replay", "--since", "0", "--job", "monday", "--yes")
     for _ in range(3):
         done = len(stage.receipts())
         job = desk.start(*replay, "--rate", "20")

@@ -265,6 +265,9 @@ def test_a_job_that_is_resumed_keeps_its_selection(stage: WorkerHarness) -> None
     other = desk.call("rejected", "replay", "--reason", "wrong_type", "--job", "monday", "--yes")
     assert other.returncode == 2
     assert "job monday was begun with other options" in other.stderr
+    mistyped = desk.call("rejected", "replay", "--job", "mondy", "--yes")
+    assert mistyped.returncode == 2
+    assert "no job mondy has begun, and without an option it would decide every record" in mistyped.stderr
     assert len(desk.decisions()) == 2
 
 

@@ -141,7 +141,7 @@ def test_an_accepted_score_of_three_days_ago_is_called_once(
     put_in_review(desk, [score("C-1"), score("C-2", score=0.2)])
     worker = campaign.start(callbacks__max_age_s="3600")
     scores = campaign.topics["scores"]
-    arguments = ("review", "accept", "--note", "checked", "--yes", "--job", "monday")
+    arguments = ("review", "accept", "--since", "0", "--note", "checked", "--yes", "--job", "monday")
     assert desk.row(*arguments, topics__scores=scores)["decided"] == 2
     assert desk.row(*arguments, topics__scores=scores)["decided"] == 0
     campaign.wait_receipts(1, needs=worker)

@@ -116,6 +116,13 @@ def test_a_contact_that_passes_today_is_replayed_as_it_is() -> None:
     assert found.remedy == "today's settings accept the contact: replay it"
 
 
+@pytest.mark.parametrize("state", [RejectionState.REPLAYED, RejectionState.DISCARDED])
+def test_a_decided_contact_has_no_command(state: RejectionState) -> None:
+    found = explain(rejected("wrong_type"), EVENT, MODEL, None, state=state, audit=None)
+    assert found.command == ""
+    assert found.remedy.startswith(f"it was {state}")
+
+
 def test_each_feature_stands_with_its_rule_and_finding() -> None:
     event = changed(age=130, balance=None, shoe=44)
     found = explain(rejected("out_of_range"), event, MODEL, today(event), state=RejectionState.OPEN, audit=None)

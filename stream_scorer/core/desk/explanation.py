@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from stream_scorer.core.desk.rejected_record import RejectionState
 from stream_scorer.core.scoring.feature_types import compile_rule, describe_range, describe_type, validate
 from stream_scorer.core.scoring.types import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.desk.rejected_record import RejectedRecord, RejectionState
+    from stream_scorer.core.desk.rejected_record import RejectedRecord
     from stream_scorer.core.scoring.feature_types import Feature
     from stream_scorer.core.scoring.types import ContactEvent, Rejected
 
@@ -37,6 +38,12 @@ _REMEDIES: Final[Mapping[str, str]] = {
     " well",
     Reason.UNPUBLISHABLE: "the output topic refused the score: check the topic's max.message.bytes and rules, then"
     " replay",
+}
+
+
+_DONE: Final[Mapping[RejectionState, str]] = {
+    RejectionState.REPLAYED: "it was replayed: `stream-scorer audit show` has the result",
+    RejectionState.DISCARDED: "it was discarded",
 }
 
 
@@ -76,7 +83,7 @@ class Explanation(NamedTuple):
         features: each feature; empty if the value cannot be decoded.
         today: whether it passes today's checks, or why not.
         remedy: what to do.
-        command: the command that repairs or closes it.
+        command: the command that repairs or closes it; empty: it is decided.
     """
 
     place: str
@@ -118,7 +125,7 @@ def explain(
         audit: its audit entry; None: it was not found.
     """
     checks = [] if event is None else feature_checks(event, model)
-    origin = rejected.origin
+    origin, done = rejected.origin, _DONE.get(state)
     return Explanation(
         rejected.record.source,
         "" if origin is None else f"{origin.topic}/{origin.partition}/{origin.offset}",
@@ -135,8 +142,8 @@ def explain(
         audit,
         checks,
         "passes the checks before the API" if today is None else f"{', '.join(today.reasons)}: {today.detail}",
-        _remedy(rejected, today),
-        repair_command(rejected, event, checks, today),
+        _remedy(rejected, today) if done is None else done,
+        repair_command(rejected, event, checks, today) if done is None else "",
     )
 
 
