@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 # Enough for both workers: the demo shows the quota, but must not wait for it.
 REQUESTS_PER_MINUTE: Final = 3_000
-LATENCY_MS: Final = 200.0
-LATENCY_JITTER_MS: Final = 80.0
+LATENCY_MS: Final = 160.0
+LATENCY_JITTER_MS: Final = 60.0
 # Fewer than arrive, so that a queue can be seen.
 DIALS_PER_S: Final = 120.0
 MAX_CONTACTS: Final = 50
