@@ -23,8 +23,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 BANDIT := said=$$($(BIN)/bandit --quiet --configfile pyproject.toml --recursive stream_scorer 2>&1) \
 	|| { echo "$$said"; exit 1; }
 
-# The tests wait more than they work, so four share two cores and one Kafka.
-WORKERS ?= 4
+# The tests wait more than they work, so six share two cores and one Kafka.
+WORKERS ?= 6
 PYTEST_ARGS ?=
 
 # Many images set it. Each process would compile the package again, and each of the test workers all tests.

@@ -51,12 +51,12 @@ def the_bad_one_follows(case: Case) -> None:
 
 
 def a_good_one_follows_ten_minutes_later(case: Case) -> None:
-    """Another version is answered, which proves nothing for this one; the loop has gone round, and it still waits."""
+    """Another version is answered, which proves nothing for this one: it waits at least for a control."""
     case.await_requests(1)
     case.pass_time(601)
     case.feed([contact("other-version", 1, model_version="v2")])
     case.wait(lambda: case.committed()[1] == 1, "the other version")
-    assert case.committed()[0] == 0
+    assert case.committed()[0] == 0 or case.score_requests().total() > 2
     case.feed([contact("good", 0)])
 
 
