@@ -242,12 +242,13 @@ class FailureHandler:
 
     def trip(self, states: list[VersionState], failure: Failure, now: float) -> None:
         """Open the breakers of versions: their contacts go back to the batches, and bisections are dropped."""
+        returned: list[Request] = []
         for state in states:
             state.trip(failure.message, now)
             state.failures_in_row = 0
             version = state.model_version
-            for request in self._queue.drain(version) + self.pending.drain(version):
-                self._queue.add_again(request, now)
+            returned += self._queue.drain(version) + self.pending.drain(version)
+        self._queue.put_back(returned)
         until = 0.0
         if failure.retry_after_s is not None:
             until = now + min(failure.retry_after_s, self._policy.max_retry_after_s)
@@ -312,7 +313,7 @@ class FailureHandler:
         if not self._versions.get(request.key.model_version, now).is_open:
             self._queue.put(request)
         else:
-            self._queue.add_again(request, now)
+            self._queue.put_back([request])
 
     def context(self, now: float) -> Context:
         """Return the time, jitter and id factory for the response policy."""

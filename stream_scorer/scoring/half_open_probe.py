@@ -87,7 +87,7 @@ class HalfOpenProbe:
         if self._offered is not None or self._batch_id is not None or now < self._next_at:
             return False
         key = BatchKey(contact.model_version, contact.version_from_event)
-        self._offered = Request(self._new_id(), key, (contact,))
+        self._offered = Request(self._new_id(), key, (contact,), now)
         return True
 
     @property
@@ -136,7 +136,7 @@ class HalfOpenProbe:
         offered = self._offered
         if offered is not None and (is_api_open or not self._versions.get(offered.key.model_version, now).is_open):
             self._offered = None
-            self._queue.add(offered.contacts[0], now)
+            self._queue.put_back([offered])
 
     def _probe_for(self, version: VersionState, now: float) -> Request | None:
         if self._offered is not None and self._offered.key.model_version == version.model_version:

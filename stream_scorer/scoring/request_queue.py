@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.records import Partition, key_of
-from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.batcher import Batch
 from stream_scorer.core.scoring.request import Request, by_partition, first_request, subset
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from stream_scorer.core.records import RecordKey
-    from stream_scorer.core.scoring.batcher import Batcher
+    from stream_scorer.core.scoring.batcher import Batcher, BatchKey
     from stream_scorer.core.scoring.types import Contact
     from stream_scorer.scoring.ports import OutcomeLedger
 
@@ -117,11 +117,16 @@ class RequestQueue:
         """Add a contact to the batches."""
         (self._deferred if contact.record.origin else self._batcher).add(contact, now)
 
-    def add_again(self, request: Request, now: float) -> None:
-        """Put the contacts of a request back into the batches."""
-        wanted = self.still_wanted(request)
-        for contact in () if wanted is None else wanted.all_contacts:
-            self.add(contact, now)
+    def put_back(self, requests: Iterable[Request]) -> None:
+        """Put the contacts of requests back into the batches, before those that were added later."""
+        batches: dict[bool, list[Batch]] = {False: [], True: []}
+        for request in requests:
+            wanted = self.still_wanted(request)
+            if wanted is not None:
+                batches[wanted.is_deferred].append(Batch(wanted.key, wanted.all_contacts, wanted.batched_at))
+        for is_deferred, returned in batches.items():
+            if returned:
+                (self._deferred if is_deferred else self._batcher).put_back(returned)
 
     def put(self, request: Request) -> None:
         """Append a request to its line; contacts that the API named are combined into one request."""
@@ -187,10 +192,9 @@ class RequestQueue:
             return not is_skipped and self._ledger.is_pending(contact.record)
 
         for batcher in (self._batcher, self._deferred):
-            contact = batcher.take_contact(model_version, is_wanted, avoid=avoid)
-            if contact is not None:
-                key = BatchKey(contact.model_version, contact.version_from_event)
-                return Request(self._new_id(), key, (contact,))
+            batch = batcher.take_contact(model_version, is_wanted, avoid=avoid)
+            if batch is not None:
+                return first_request(batch, self._new_id)
         for line in (self._first, self._retries):
             for index, request in enumerate(line):
                 if request.key.model_version == model_version and not request.failures and not request.is_single:
@@ -258,11 +262,13 @@ class RequestQueue:
         return None
 
     def _take(self, line: deque[Request], gate: Gate) -> Request | None:
-        for _ in range(len(line)):
-            request = line.popleft()
+        waiting = list(line)
+        line.clear()
+        for index, request in enumerate(waiting):
             if not gate.is_due(request):
                 line.append(request)
             elif (wanted := self.still_wanted(request)) is not None:
+                line.extend(waiting[index + 1 :])
                 return wanted
         return None
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -214,6 +215,39 @@ class TestRemove:
         assert (batches.waiting, batches.has_full, batches.take_any(), batches.due_at()) == (0, False, None, None)
 
 
+class TestPutBack:
+    def test_what_was_taken_goes_before_what_came_later(self) -> None:
+        batches = batcher(max_contacts=2)
+        for offset, name in enumerate("abcdefg"):
+            batches.add(contact(name, offset), 0.0)
+        first, second = batches.take_full(), batches.take_full()
+        assert first is not None
+        assert second is not None
+        batches.add(contact("h", 7), 1.0)
+        # A request that failed first was not sent first.
+        batches.put_back([second])
+        batches.put_back([first])
+        assert [ids_of(batches.take_full()) for _ in range(4)] == [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]]
+        assert batches.waiting == 0
+
+    def test_the_parts_of_a_batch_become_one_again(self) -> None:
+        batches = batcher(max_contacts=3)
+        for offset, name in enumerate("abcd"):
+            batches.add(contact(name, offset), 0.0)
+        batch = batches.take_full()
+        assert batch is not None
+        batches.put_back(replace(batch, contacts=(one,)) for one in batch.contacts)
+        assert ids_of(batches.take_full()) == ["a", "b", "c"]
+
+    def test_it_has_lingered_already(self) -> None:
+        batches = batcher(linger_s=1.0)
+        batches.add(contact("a"), 3.0)
+        batch = batches.take_any()
+        assert batch is not None
+        batches.put_back([batch])
+        assert batches.due_at() == 4.0
+
+
 @given(
     sizes=st.lists(st.integers(31, 900), min_size=1, max_size=80),
     limit=st.integers(950, 3_000),
@@ -416,7 +450,7 @@ class TestSelection:
         for offset, (name, version) in enumerate([("a", "1"), ("b", "1"), ("c", "2"), ("d", "1")]):
             batches.add(contact(name, offset, version=version), float(offset))
         taken = [batches.take_contact("1", lambda one: one.contact_id != "a") for _ in range(3)]
-        assert [one and one.contact_id for one in taken] == ["b", "d", None]
+        assert [batch and ids_of(batch) for batch in taken] == [["b"], ["d"], None]
         assert [one.contact_id for one in batches] == ["a", "c"]
         assert batches.keys == {BatchKey("1", False), BatchKey("2", False)}
         assert batches.waiting == 2

@@ -30,6 +30,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.held: dict[int, tuple[Contact, float]] = {}
         self.added = 0
+        self.taken: list[Batch] = []
 
     @rule(
         contact_id=st.sampled_from("abcdef"),
@@ -54,7 +55,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.batcher.add(one, self.now)
             self.held[self.added] = (one, self.now)
 
-    @rule(seconds=st.sampled_from([0.1, 0.5, 1.0, 3.0]))
+    @rule(seconds=st.sampled_from([0.125, 0.5, 1.0, 3.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
@@ -98,16 +99,29 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule(version=st.sampled_from([None, "1"]), partition=st.integers(0, 2))
     def take_contact(self, version: str | None, partition: int) -> None:
-        one = self.batcher.take_contact(version, lambda contact: contact.record.partition == partition)
+        batch = self.batcher.take_contact(version, lambda contact: contact.record.partition == partition)
         wanted = [
             held
             for held, _ in self.held.values()
             if held.model_version == version and held.record.partition == partition
         ]
-        assert (one is None) == (not wanted)
-        if one is not None:
-            assert self.held.pop(one.record.offset)[0] is one
+        assert (batch is None) == (not wanted)
+        if batch is not None:
+            (one,) = batch.contacts
             assert one in wanted
+            assert self.held.pop(one.record.offset)[0] is one
+            self.taken.append(batch)
+
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        """Some of the batches that were taken: their contacts keep the time at which they were added first."""
+        returned = [batch for batch in self.taken if data.draw(st.booleans())]
+        self.taken = [batch for batch in self.taken if batch not in returned]
+        self.batcher.put_back(returned)
+        for batch in returned:
+            self.held |= {one.record.offset: (one, batch.opened_at) for one in batch.contacts}
+        ages = [opened.opened_at for opened in self.batcher._by_age.values()]
+        assert ages == sorted(ages)
 
     @rule(version=st.sampled_from([None, "1", "a longer one"]), apart=st.sampled_from([None, True, False]))
     def take_allowed(self, version: str | None, *, apart: bool | None) -> None:
@@ -150,6 +164,7 @@ class BatcherMachine(RuleBasedStateMachine):
         for one in batch.contacts:
             held, _ = self.held.pop(one.record.offset)  # else it is taken twice, or was never added
             assert held is one
+        self.taken.append(batch)
 
     @invariant()
     def counts_what_it_holds(self) -> None:

@@ -285,6 +285,23 @@ class TestHalfOpen:
         assert [len(sent.names) for sent in after[:6]] == [1, 2, 4, 8, 16, 32]
         assert all(b.at - a.at >= world.latency_s for a, b in itertools.pairwise(after[:6]))
 
+    @pytest.mark.parametrize("way", ["503", "400 that names all", "time-out", "404"])
+    def test_the_contacts_that_failed_go_before_those_that_were_read_later(self, way: str) -> None:
+        """Commits wait for the oldest contact, so the first steps already finish it."""
+        world = running(max_contacts=100, slots=4)
+        world.api = OUTAGES[way]
+        world.feed(numbered(1_600))
+        world.run_until(lambda: world.breaker.open_state is not None)
+        world.run(5.0)
+        world.api, ended = ok, world.now
+        world.run_until(lambda: len(world.committed) > 50 + 63, within_s=30.0)
+        after = [sent for sent in world.sent if sent.at >= ended]
+        assert len(after) <= 10, "the probe, and the steps"
+        world.finish(within_s=30.0)
+        sent = [one.request.contacts for one in world.sent if one.at >= ended and not one.request.is_control]
+        oldest = [min(contact.record.offset for contact in contacts) for contacts in sent]
+        assert oldest == sorted(oldest)
+
     def test_a_step_with_any_usable_result_passes(self) -> None:
         world = running(max_contacts=100)
         world.api = always(unexpected())

@@ -12,6 +12,9 @@ contains an id at most once. `Batcher.open_batches` counts the minimum of reques
 several model versions are never merged, so the caller need not wait for more contacts to fill them.
 
 Contacts of a partition that is kept apart (`Batcher.apart`) are never combined with those of other partitions.
+
+A batch that was taken and is put back keeps its time, and goes before the contacts that were added after it: commits
+of a partition wait for its oldest contact.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stream_scorer.core.records import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from stream_scorer.core.scoring.types import Contact
@@ -201,14 +204,20 @@ class Batcher:
         wanted: Callable[[Contact], bool],
         *,
         avoid: AbstractSet[Partition] = frozenset(),
-    ) -> Contact | None:
-        """Remove and return the first wanted contact of a model version, from partitions not in ``avoid`` first."""
+    ) -> Batch | None:
+        """Remove the first wanted contact of a model version, from partitions not in ``avoid`` first.
+
+        Returns:
+            A batch with this contact alone; None: there is none.
+        """
         batches = [one for one in self._batches if one.place.key.model_version == model_version]
         batches.sort(key=lambda one: one.place.partition in avoid)
-        contact = next((one for batch in batches for one in batch.contacts if wanted(one)), None)
-        if contact is not None:
-            self.remove(lambda one: one is contact)
-        return contact
+        found = next(((batch, one) for batch in batches for one in batch.contacts if wanted(one)), None)
+        if found is None:
+            return None
+        batch, contact = found
+        self.remove(lambda one: one is contact)
+        return Batch(batch.place.key, (contact,), batch.opened_at)
 
     def __iter__(self) -> Iterator[Contact]:
         for batch in self._batches:
@@ -240,22 +249,33 @@ class Batcher:
 
     def remove(self, unwanted: Callable[[Contact], bool]) -> list[Contact]:
         """Remove the unwanted contacts from the batches and return them."""
-        batches = sorted(self._batches, key=lambda batch: batch.opened_at)
+        removed: list[Contact] = []
+        for opened_at, contacts in self._take_all():
+            for contact in contacts:
+                if unwanted(contact):
+                    removed.append(contact)
+                else:
+                    self.add(contact, opened_at)
+        return removed
+
+    def put_back(self, batches: Iterable[Batch]) -> None:
+        """Add the contacts of batches that were taken, each before those that were added after it."""
+        returned = [(batch.opened_at, batch.contacts) for batch in batches]
+        for opened_at, contacts in sorted([*returned, *self._take_all()], key=_age):
+            for contact in contacts:
+                self.add(contact, opened_at)
+
+    # --- private
+
+    def _take_all(self) -> list[tuple[float, Sequence[Contact]]]:
+        """Remove all batches; the time and contacts of each, oldest first."""
+        batches: list[tuple[float, Sequence[Contact]]] = [(one.opened_at, one.contacts) for one in self._batches]
         self._full.clear()
         self._by_age.clear()
         self._by_key.clear()
         self._keys_open = self.waiting = 0
         self._use_key(self._last_key)
-        removed: list[Contact] = []
-        for batch in batches:
-            for contact in batch.contacts:
-                if unwanted(contact):
-                    removed.append(contact)
-                else:
-                    self.add(contact, batch.opened_at)
-        return removed
-
-    # --- private
+        return sorted(batches, key=_age)
 
     @property
     def _batches(self) -> Iterator[_Open]:
@@ -386,6 +406,10 @@ class Batcher:
     def _taken(self, batch: _Open, contacts: list[Contact]) -> Batch:
         self.waiting -= len(contacts)
         return Batch(batch.place.key, tuple(contacts), batch.opened_at, batch.place.partition in self.apart)
+
+
+def _age(batch: tuple[float, Sequence[Contact]]) -> tuple[float, int]:
+    return batch[0], batch[1][0].record.offset  # contacts that were read together have the same time
 
 
 def _forget_copies(opened: _OpenBatches, ids: Iterable[str]) -> None:

@@ -45,6 +45,7 @@ class Request:
         batch_id: the id in audit and headers.
         key: the model version, and whether the events contain it.
         contacts: the contacts that are sent, at least one.
+        batched_at: when the batch of its contacts was opened.
         attempts: HTTP attempts made so far.
         first_sent_ms: Unix milliseconds of the first attempt; None before it.
         sent_at: when the last attempt began, or that of the request it is a part of; None before the first.
@@ -68,6 +69,7 @@ class Request:
     batch_id: str
     key: BatchKey
     contacts: tuple[Contact, ...]
+    batched_at: float = 0.0
     attempts: int = 0
     first_sent_ms: int | None = None
     sent_at: float | None = None
@@ -136,7 +138,7 @@ class Request:
 
 def first_request(batch: Batch, new_id: Callable[[], str]) -> Request:
     """Return the request that sends a batch for the first time."""
-    return Request(new_id(), batch.key, by_partition(batch.contacts), bisecting=batch.apart)
+    return Request(new_id(), batch.key, by_partition(batch.contacts), batch.opened_at, bisecting=batch.apart)
 
 
 def by_partition(contacts: Iterable[Contact]) -> tuple[Contact, ...]:
@@ -155,6 +157,7 @@ def subset(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[],
         new_id(),
         request.key,
         contacts,
+        request.batched_at,
         sent_at=request.sent_at,
         failures=request.failures,
         retried_unanswered=request.retried_unanswered,
@@ -164,7 +167,7 @@ def subset(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[],
 
 def unanswered(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[], str]) -> Request:
     """Return a new request with the contacts that a response left out."""
-    return Request(new_id(), request.key, contacts, retried_unanswered=True)
+    return Request(new_id(), request.key, contacts, request.batched_at, retried_unanswered=True)
 
 
 def split_in_two(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
