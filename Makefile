@@ -94,7 +94,7 @@ $(DOCS_STAMP): $(LOCAL) requirements/docs.txt
 audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; offline: ADVISORIES=a checkout of an OSV database
 	@$(BANDIT)
 	@$(if $(ADVISORIES),$(BIN)/python tests/tools/offline_audit.py $(ADVISORIES),$(BIN)/pip-audit) --strict --disable-pip --require-hashes --progress-spinner off $(AUDIT_ARGS) --requirement requirements/run.txt || { \
-		echo "make audit: what stands above is vulnerable, or could not be asked about (offline?): nothing is proven" >&2; exit 1; }
+		echo "make audit: the packages above are vulnerable or could not be checked (offline?): no result" >&2; exit 1; }
 
 lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and their hashes
 	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml

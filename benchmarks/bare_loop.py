@@ -49,7 +49,7 @@ class Schema(NamedTuple):
 
     @classmethod
     def load(cls, file: SchemaFile) -> Schema:
-        # Timestamps stay integers: whoever counts microseconds does not make datetimes only to write them again.
+        # Timestamps stay integers: a datetime would be made only to be encoded again.
         schema: Any = orjson.loads(orjson.dumps(load_schema(file)).replace(b',"logicalType":"timestamp-millis"', b""))
         return cls(parse_schema(schema), single_object_header(schema))
 

@@ -57,7 +57,7 @@ def measure(
     by then) to the first commit that is ``contacts`` further.
 
     Raises:
-        RuntimeError: it ended or stood still; shows its last lines. Or it asked about contacts for nothing.
+        RuntimeError: the worker exited or stalled (with its last lines), or it sent contacts without need.
     """
     group_id = f"{name}-{time.time_ns()}"
     stage.simulator.reset()
@@ -98,11 +98,11 @@ def _await(offsets: _Offsets, process: subprocess.Popen[bytes], log: Path, commi
 
 
 def _check_paid(stage: Stage, name: str, committed: int) -> None:
-    """Nobody may ask twice: what is paid for is what is committed, and what was in the window at the end."""
+    """No contact may be billed twice: billed are the committed contacts and those in the window at the end."""
     stats = stage.simulator.stats()
     window = stage.settings("check").scoring.max_uncommitted
     if stats.contacts_repeated or not committed <= stats.contacts_scored <= committed + window:
-        raise RuntimeError(f"{name} committed {committed} contacts, but the simulator's account says {stats}")
+        raise RuntimeError(f"{name} committed {committed} contacts, but the simulator's account is {stats}")
 
 
 class _Offsets:
@@ -119,7 +119,7 @@ class _Offsets:
     def committed(self) -> int:
         try:
             answers = self._reader.committed(self._partitions, _CALL_S)
-        except KafkaException:  # a new cluster's coordinator takes a moment to be there; whoever asks asks again
+        except KafkaException:  # the coordinator of a new cluster is not available at once; the caller retries
             return 0
         return sum(answer.offset for answer in answers if answer.offset > 0)
 

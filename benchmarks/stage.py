@@ -45,7 +45,7 @@ class Stage:
     def build(cls, folder: Path) -> Self:
         """Starts Kafka (fetched if this is the first time on this machine) and the simulator."""
         with ExitStack() as stack:
-            kafka = stack.enter_context(EmbeddedKafka(KafkaConfig(data_dir=folder / "kafka", port=0), _tell))
+            kafka = stack.enter_context(EmbeddedKafka(KafkaConfig(data_dir=folder / "kafka", port=0), _print_progress))
             # Every contact is scored: what goes to review or is refused would cost the two contestants differently.
             simulated = SimulatorConfig(quota=QUOTA, narrow_share=0, inconsistent_share=0)
             simulator = stack.enter_context(Simulator(simulated))
@@ -93,7 +93,7 @@ class Stage:
             loader.finish()
         if loader.delivered != contacts:
             raise RuntimeError(f"only {loader.delivered} of {contacts} contacts were produced: {loader.undelivered}")
-        _tell(f"{contacts:,} contacts are waiting, produced in {time.monotonic() - began:.0f} s")
+        _print_progress(f"{contacts:,} contacts are waiting, produced in {time.monotonic() - began:.0f} s")
 
 
 def _events(contacts: int) -> Iterator[ContactEvent]:
@@ -116,5 +116,5 @@ def _free_port() -> int:
         return port
 
 
-def _tell(message: str) -> None:
+def _print_progress(message: str) -> None:
     print(message, flush=True)

@@ -1,5 +1,5 @@
 # noqa: INP001 - a script of its own, no package
-"""The containers' health check: exit 0 where the worker's ``/readyz`` says 200, else 1 and what it said.
+"""The containers' health check: exit 0 if the worker's ``/readyz`` returns 200, else 1 with its body.
 
     python healthy.py [PORT]
 

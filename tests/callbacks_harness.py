@@ -261,7 +261,7 @@ class CallbacksHarness:
 
 @pytest.fixture
 def make_campaign(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., CallbacksHarness]]:
-    """Makes stages on the shared broker; the environment says what the target is."""
+    """Create harnesses on the shared broker; the environment selects the target."""
     made: list[CallbacksHarness] = []
 
     def make(environment: Mapping[str, str]) -> CallbacksHarness:

@@ -1,4 +1,4 @@
-"""The deliverer in a world of its own: a broker of lists, a campaign manager that does as told, and a clock that jumps.
+"""Harness of the deliverer: an in-memory broker, a scripted campaign manager, and a simulated clock.
 
 Everything between these three is the real thing: loop, ledger, committer, dispatcher, intake, encoder. One thread, so a
 run with the same choices is the same run.
@@ -104,7 +104,7 @@ class SimulatedReceivers:
     """The broker's logs, the time, and the campaign manager.
 
     Args:
-        answer: what the campaign manager says to an attempt.
+        answer: the response of the campaign manager to an attempt.
     """
 
     def __init__(self, answer: Callable[[SimulatedReceivers, Callback], DeliveryAnswer]) -> None:

@@ -48,7 +48,7 @@ class Out:
     """What is published of one input record.
 
     ``to`` names the topic's setting; None: nothing is published. ``audited`` is the outcome in the audit,
-    None: it has no entry there; ``header_batch`` what the header says, empty: what the audit says. ``value``: in
+    None: it has no entry there; ``header_batch`` the batch id of the header; empty: that of the audit. ``value``: in
     place of what is due.
     """
 
@@ -129,7 +129,7 @@ class Ledger:
 
     def _stable_end(self) -> int:
         reader = Consumer(
-            {"bootstrap.servers": self.servers, "group.id": "nobody", "isolation.level": "read_committed"}
+            {"bootstrap.servers": self.servers, "group.id": "unused", "isolation.level": "read_committed"}
         )
         try:
             return int(reader.get_watermark_offsets(TopicPartition(self.topic("features"), 0), 10)[1])

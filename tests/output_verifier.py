@@ -1,7 +1,7 @@
 """The judge: does the invariant of the contract (docs/contract.md, section 1) hold on the live topics?
 
-It shares nothing with the product: plain confluent_kafka and plain fastavro, hashes computed anew. It is called when no
-worker is at work; it waits until no transaction is open, reads the commits, everything, and the commits again.
+It shares nothing with the product: plain confluent_kafka and plain fastavro, hashes computed again. It is called when
+no worker runs; it waits until no transaction is open, reads the commits, everything, and the commits again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Verdict:
             if entry["outcome"] != "REJECTED" or entry["reasons"] == ["unpublishable"]:
                 needed[entry["contact_id"]] += 1
         unpaid = {contact_id for contact_id, times in needed.items() if account.get(contact_id, 0) < times}
-        assert not unpaid, f"scored without having been asked about: {sorted(unpaid)[:5]}"
+        assert not unpaid, f"scored without a request: {sorted(unpaid)[:5]}"
         return sum(account.values()) - sum(needed.values())
 
 
@@ -92,7 +92,7 @@ def judge(
     widest: float = 1.0,
     may_wait: bool = False,
 ) -> Verdict:
-    """Checks the invariant, and that audit, headers, values and order are as the contract says.
+    """Checks the invariant, and that audit, headers, values and order follow the contract.
 
     Args:
         arena: whose topics and group.

@@ -1,7 +1,7 @@
 """Rows of the tables of contract section 5: what is injected, what has to become of every contact, what it may cost.
 
-`support_behaviour_play.play` plays a row: the real worker on a real broker against the simulator over real HTTP. What
-comes of it is a line of docs/api-behaviour.md (`support_behaviour_table`).
+`support_behaviour_play.play` plays a row: the real worker on a real broker against the simulator over real HTTP. The
+result is a line of docs/api-behaviour.md (`support_behaviour_table`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def upto(amount: int) -> range:
 
 
 def fault(**words: Any) -> dict[str, Any]:
-    """One fault in the words of `SimulatorControl.add_fault`: once, unless ``times`` says otherwise.
+    """One fault with the arguments of `SimulatorControl.add_fault`: once, unless ``times`` is given.
 
     It does not concern the check of the model at start, whose request holds no contact.
     """

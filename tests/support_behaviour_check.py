@@ -1,4 +1,4 @@
-"""What came of a row, against what it says: every contact, every header, the audit, the account."""
+"""Check of a row against its expectations: every contact, every header, the audit, the bill."""
 
 from __future__ import annotations
 

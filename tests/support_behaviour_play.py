@@ -55,7 +55,7 @@ class ThreadedWorker:
     def _run(self) -> None:
         try:
             self.service.run()
-        except BaseException as error:  # noqa: BLE001 - raised again where somebody looks
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
             self._failure = error
 
     @property
@@ -144,14 +144,14 @@ class Case:
         return Counter({number: commit.offset for number, commit in self.arena.commits().items()})
 
     def await_hold(self) -> None:
-        """Waits until /readyz says why the worker holds, then for a probe."""
+        """Wait until /readyz has the reason of the open breaker, then for a probe."""
 
-        def says_so() -> bool:
+        def reports_reason() -> bool:
             answer = self.admin("/readyz")
             is_open = answer.status_code == requests.codes.unavailable and answer.text.startswith("circuit open: ")
             return is_open and self.row.holds in answer.text
 
-        self.wait(says_so, f"a hold that says {self.row.holds!r}")
+        self.wait(reports_reason, f"an open circuit breaker with {self.row.holds!r}")
         if self.simulator.running:
             seen = self._arrived()
             self.wait(lambda: self._arrived() > seen, "a probe")
@@ -239,7 +239,7 @@ def _playing(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Pat
 
 
 def play(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -> Case:
-    """Plays a row to its end, whatever comes of it; the invariant of contract section 1 has been checked then."""
+    """Play a row to its end; on return, the invariant of contract section 1 has been checked."""
     with _playing(row, bootstrap_servers, simulator, folder) as case:
         if row.stops:
             _play_to_the_end(case)

@@ -26,7 +26,7 @@ _LINES = pytest.StashKey[dict[str, str]]()
 
 def line_of(row: Row, cells: Mapping[str, str]) -> str:
     """The row's line of the page."""
-    did = f"{cells['did']}. **Not as the contract says:** {row.gap}" if row.gap else cells["did"]
+    did = f"{cells['did']}. **Deviates from the contract:** {row.gap}" if row.gap else cells["did"]
     shown = {**cells, "injected": row.injected, "did": did}
     return " | ".join((f"| `{row.id}`", *(shown[name] for name in COLUMNS))) + " |"
 

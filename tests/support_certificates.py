@@ -45,7 +45,7 @@ class Authority:
 
     @classmethod
     def make(cls, folder: Path) -> Authority:
-        """An authority that nobody knew before."""
+        """A new, untrusted authority."""
         folder.mkdir(parents=True, exist_ok=True)
         authority = cls(folder)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -152,7 +152,7 @@ def signed_token(key: rsa.RSAPrivateKey, subject: str, audience: str, lifetime_s
 
 @contextmanager
 def token_server(key: rsa.RSAPrivateKey, audience: str, *, secret: str) -> Iterator[str]:
-    """The URL of a token endpoint: whoever knows the secret gets a token with the client's id as its subject."""
+    """The URL of a token endpoint: a client with the secret gets a token with its id as the subject."""
 
     class Endpoint(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -171,7 +171,7 @@ def token_server(key: rsa.RSAPrivateKey, audience: str, *, secret: str) -> Itera
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The dashboard and the rules: the expressions in them, and what these use that no service tells."""
+"""The dashboard and the rules: their expressions, and the metrics in them that no service exports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "prometheus" / "stream-scorer.rules.yml"
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "stream-scorer.json"
 
-# Not told by the services: Prometheus makes them for everything that it scrapes.
+# Not exported by the services: Prometheus adds them to everything that it scrapes.
 OF_PROMETHEUS = {"up"}
 LABELS_OF_PROMETHEUS = {"job", "instance"}
 # Exported from the first event on, since a zero would need its labels. The rules count a series that is new.
@@ -153,32 +153,32 @@ def expressions() -> dict[str, Expression]:
     return found
 
 
-def told_twice(exposition: str) -> list[str]:
+def duplicate_series(exposition: str) -> list[str]:
     """Series that a text of ``/metrics`` has more than once: Prometheus takes the first, which may be the wrong one."""
     series = [line.rsplit(" ", 1)[0] for line in exposition.splitlines() if line and not line.startswith("#")]
     return sorted(name for name, times in Counter(series).items() if times > 1)
 
 
-def not_told(expositions: Iterable[str]) -> list[str]:
+def missing_series(expositions: Iterable[str]) -> list[str]:
     """What dashboard and rules use, and none of these texts of ``/metrics`` has: metrics, labels, values of labels."""
-    told: dict[str, dict[str, set[str]]] = {name: {} for name in OF_PROMETHEUS}
-    told |= {name: {label: set(values) for label, values in of.items()} for name, of in FROM_THE_FIRST_EVENT.items()}
+    exported: dict[str, dict[str, set[str]]] = {name: {} for name in OF_PROMETHEUS}
+    exported |= {name: {label: set(known) for label, known in of.items()} for name, of in FROM_THE_FIRST_EVENT.items()}
     for exposition in expositions:
         for family in text_string_to_metric_families(exposition):
             for sample in family.samples:
-                labels = told.setdefault(sample.name, {})
+                labels = exported.setdefault(sample.name, {})
                 for label, value in sample.labels.items():
                     labels.setdefault(label, set()).add(value)
     for rule in rules():
         if "record" in rule:
-            told[rule["record"]] = {label: set() for label in Expression(rule["expr"]).grouped}
+            exported[rule["record"]] = {label: set() for label in Expression(rule["expr"]).grouped}
     missing = []
     for where, expression in expressions().items():
         for selector in expression.selectors:
-            if selector.metric not in told:
+            if selector.metric not in exported:
                 missing.append(f"{where}: {selector.metric}")
                 continue
-            labels = told[selector.metric]
+            labels = exported[selector.metric]
             own = selector.labels - LABELS_OF_PROMETHEUS
             missing += [f"{where}: {selector.metric} has no label {label}" for label in sorted(own - labels.keys())]
             missing += [
@@ -189,9 +189,9 @@ def not_told(expositions: Iterable[str]) -> list[str]:
     return missing
 
 
-def assert_told(*answers: Answer | None) -> None:
+def assert_exported(*answers: Answer | None) -> None:
     """What the services answer to ``/metrics`` has all that dashboard and rules use, and each series once."""
     texts = [answer.text for answer in answers if answer is not None]
     assert len(texts) == len(answers)
-    assert not_told(texts) == []
-    assert [name for text in texts for name in told_twice(text)] == []
+    assert missing_series(texts) == []
+    assert [name for text in texts for name in duplicate_series(text)] == []

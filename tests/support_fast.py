@@ -85,11 +85,11 @@ class FastHarness(ScoringHarness):
     Args:
         bootstrap_servers: the broker.
         quota: of the API, in requests a minute.
-        says_count: whether the headers of a response have the true count of requests; else it is always 0.
+        counts_requests: whether the headers of a response have the true count of requests; else it is always 0.
         arena: see `ScoringHarness`.
     """
 
-    def __init__(self, bootstrap_servers: str, *, quota: int, says_count: bool = True, **arena: Any) -> None:
+    def __init__(self, bootstrap_servers: str, *, quota: int, counts_requests: bool = True, **arena: Any) -> None:
         super().__init__(bootstrap_servers, **arena)
         self.simulator = ThreadedSimulator(SimulatorConfig(quota=quota)).start()
         self.arrivals: list[Arrival] = []
@@ -98,7 +98,7 @@ class FastHarness(ScoringHarness):
         assert self.simulator._server is not None
         api = self.simulator._server.api
         api._clock = fast_monotonic
-        if not says_count:
+        if not counts_requests:
             reading = api._quota_reading
             api._quota_reading = lambda: (0, *reading()[1:])  # type: ignore[method-assign]
         admit = api.admit

@@ -125,7 +125,7 @@ def answers(draw: st.DrawFn) -> bytes:
 
 
 class HttpHarness:
-    """A client, and servers for both of its endpoints that send what they are told and close the connection."""
+    """A client, and servers for both of its endpoints that send a scripted response and close the connection."""
 
     def __init__(self, server: RawServer) -> None:
         # As the services set it: it repeats whole headers.

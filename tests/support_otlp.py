@@ -63,8 +63,8 @@ class OtlpReceiver:
                     self.spans += [_span(service, one) for scope in resource.scope_spans for one in scope.spans]
 
             elif path == "/v1/metrics":
-                told = ExportMetricsServiceRequest.FromString(body)
-                for source in told.resource_metrics:
+                request = ExportMetricsServiceRequest.FromString(body)
+                for source in request.resource_metrics:
                     service = _values(source.resource.attributes)["service.name"]
                     self.metrics |= {(service, one.name) for scope in source.scope_metrics for one in scope.metrics}
 

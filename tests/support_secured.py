@@ -92,7 +92,7 @@ class Ground:
             future.result(30)
 
     def as_scram(self, name: str, **changes: Any) -> dict[str, str]:
-        """The settings of whoever is this user."""
+        """The settings of this SCRAM user."""
         properties = {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "SCRAM-SHA-512",
@@ -102,13 +102,13 @@ class Ground:
         return self.connected("SCRAM", properties | changes)
 
     def as_certificate(self, name: str, password: str | None = None) -> dict[str, str]:
-        """The settings of whoever has this certificate."""
+        """The settings of a client with this certificate."""
         pem = str(self.secured.authority.issue(name, password=password))
         properties = {"security.protocol": "SSL", "ssl.certificate.location": pem, "ssl.key.location": pem}
         return self.connected("CERTIFICATE", properties | ({} if password is None else {"ssl.key.password": password}))
 
     def as_token(self, name: str, url: str, secret: str) -> dict[str, str]:
-        """The settings of whoever gets tokens with this name."""
+        """The settings of a client that gets tokens with this name."""
         properties = {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "OAUTHBEARER",
@@ -128,7 +128,7 @@ class Ground:
         }
 
     def as_root(self) -> dict[str, str]:
-        """The settings of whoever may do anything."""
+        """The settings of the superuser."""
         return {**self.environment, "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": self.secured.open_servers}
 
     # --- what they may do

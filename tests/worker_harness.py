@@ -54,14 +54,14 @@ QUICK_SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the admin port says."""
+    """A response of the admin port."""
 
     status: int
     text: str
 
 
 class WorkerProcess:
-    """One ``stream-scorer run``, or another command that runs until it is told to stop."""
+    """One ``stream-scorer run``, or another command that runs until it is stopped."""
 
     def __init__(
         self,

@@ -44,19 +44,19 @@ def _broken_plans(plans: list[Row]) -> Iterator[tuple[str, str, str]]:
 def _broken_receipts(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
     """Each callback has one receipt per delivery, and each due score one of its plan."""
     receipts: Counter[tuple[str, str | None]] = Counter()
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     for row in books.rows["receipts"]:
         receipt, decision = RECEIPT.decode(row.value), row.own_header("decision")
         delivery = receipt["callback_id"], decision
         receipts[delivery] += 1
         if decision is None:
-            told.update(receipt["sources"])
+            reported.update(receipt["sources"])
         if receipts[delivery] > 1:
             yield "receipt twice", row.place, f"callback {receipt['callback_id']} has another receipt"
     due = _due(books)
-    yield from (("no receipt", source, "is due, and has no receipt") for source in due - told.keys())
-    yield from (("receipt undue", source, "has a receipt and is not due") for source in told.keys() - due)
-    for source, times in told.items():
+    yield from (("no receipt", source, "is due, and has no receipt") for source in due - reported.keys())
+    yield from (("receipt undue", source, "has a receipt and is not due") for source in reported.keys() - due)
+    for source, times in reported.items():
         if times > 1:
             yield "receipt twice", source, f"stands in {times} receipts"
 

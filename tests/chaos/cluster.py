@@ -116,7 +116,7 @@ class ChaosCluster(ChaosHarness):
         assert worker.stop() == 0, f"worker {name}\n{worker.log()[-3000:]}"
 
     def await_every_partition(self, limit_s: float) -> None:
-        """Waits until every partition has been committed anew: a worker that hangs shows in its partitions."""
+        """Wait for a new commit on every partition: a worker that hangs does not commit its partitions."""
         wait_until(self.progress.by_partition, "the commits")
         before = self.progress.by_partition()
 

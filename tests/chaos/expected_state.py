@@ -70,7 +70,7 @@ class ExpectedState:
     Attributes:
         rows: every topic's records by kind (``features``, ``scores``, …, ``retry-1``, …), each partition's in order.
         commits: the scoring group's commits by partition.
-        account: how often the API scored each contact, by its own account; None: nobody counted.
+        account: how often the API scored each contact, by its own account; None: not counted.
         retry_commits: its commits on the retry topics, by topic and partition.
         group_id: that group.
         may_be_paid_again: the most contacts that the faults of the run may have cost a second time.

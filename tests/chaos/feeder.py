@@ -19,9 +19,9 @@ _BAD_EVERY: Final = 100
 
 
 class Feeder:
-    """Puts so many contacts a second on every partition in turn, in a thread, until it is told to stop.
+    """Produce so many contacts a second to all partitions in turn, in a thread, until it is stopped.
 
-    Its own client retries for minutes: what it was told to put there is there in the end, once.
+    Its client retries for minutes: each record is on the topic exactly once in the end.
 
     Attributes:
         produced: how many records.
@@ -112,7 +112,7 @@ class Feeder:
 
 
 def bad_input(kind: int, number: int) -> Input:
-    """One that no score can come of, or only with trouble."""
+    """A record that cannot be scored, or only after failures."""
     return BAD[kind](number)
 
 

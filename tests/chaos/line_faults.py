@@ -61,7 +61,7 @@ def api_does(**words: Any) -> Begin:
 
 
 def hangs_after(world: ChaosCluster, _: Random) -> Undo:
-    """The API scores what it is asked about, counts it, and gives no answer."""
+    """The API scores and bills the contacts of a request and does not respond."""
     world.simulator.configure(latency_ms=_HANGS_MS)
     return partial(world.simulator.configure, **LATENCY)
 

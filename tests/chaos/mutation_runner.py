@@ -1,7 +1,7 @@
 """Mistakes on purpose: patches that are applied to a copy of the package, for the harness to catch.
 
 A patch begins with what the mistake is and a line ``Caught by: <scenario>: <kinds of violation>``; ``stands still``
-among the kinds says that the worker does not go on by itself. For a mistake in a rule that needs no Kafka to be seen,
+among the kinds means that the worker does not recover. For a mistake in a rule that is visible without Kafka,
 the line is ``Caught by: <unit test>: <the assertion that fails>``.
 """
 

@@ -43,7 +43,7 @@ def pause(world: ChaosCluster, draw: Random) -> Undo:
 
 
 def end_during_rebalance(world: ChaosCluster, draw: Random) -> Undo:
-    """A guest comes, and while the group makes room for it another member is told to end."""
+    """A member joins, and during the rebalance another member gets SIGTERM."""
     name = draw.choice(NAMES)
     guest = world.start(name="guest")
     world.wait(lambda: guest.said("started"), "the guest to join", needs=guest)
@@ -69,7 +69,7 @@ def wrong_clock(hours: int, world: ChaosCluster, draw: Random) -> Undo:
     worker = world.named[name]
     world.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
     if hours > 0:  # more than the brokers allow: it has to hold
-        world.wait(lambda: _says_so(worker), "the worker to say that its clock is wrong", needs=worker)
+        world.wait(lambda: _reports_wrong_clock(worker), "the worker to report that its clock is wrong", needs=worker)
 
     def undo() -> None:
         world.stop_named(name)
@@ -78,7 +78,7 @@ def wrong_clock(hours: int, world: ChaosCluster, draw: Random) -> Undo:
     return undo
 
 
-def _says_so(worker: WorkerProcess) -> bool:
+def _reports_wrong_clock(worker: WorkerProcess) -> bool:
     return any("clock is wrong" in said["detail"] for said in worker.said("transaction failed"))
 
 

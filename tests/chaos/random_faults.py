@@ -72,7 +72,7 @@ class RandomFaults:
             self.play(self._moment(*self._drawn()))
 
     def _drawn(self) -> list[Fault]:
-        """One fault, or two of different victims: a worker that is told to end twice ends at once, as it should."""
+        """One fault, or two with different victims: a second SIGTERM ends a worker at once by design."""
         number = 2 if self._draw.random() < _TWO_AT_ONCE else 1
         drawn = self._draw.sample(self._faults, number)
         while len({fault.victim for fault in drawn}) < number:

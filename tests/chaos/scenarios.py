@@ -124,7 +124,7 @@ def late_end_txn(scene: Scenario) -> ExpectedState:
         seen(stage, offsets, "the next transaction's offsets")
         seen(stage, written, "the next transaction's records")
         held.release()
-        time.sleep(1.0)  # the broker writes its markers after it has answered; nothing says when
+        time.sleep(1.0)  # the broker writes its markers after its response, at an unknown time
         stage.kill(worker)
         offsets.end()
         successor = stage.start(name="one")

@@ -1,7 +1,7 @@
 """The stage of a scenario: workers that reach Kafka through the proxy, of the code as it is or of a mutant.
 
-A scenario is a function that plays on a scene and returns the books of what happened. It says nothing about good or
-bad: that is the judge's.
+A scenario is a function that runs on a scene and returns the expected state and all records. The verifier decides
+whether they are correct.
 """
 
 from __future__ import annotations

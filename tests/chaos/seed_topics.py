@@ -41,7 +41,7 @@ class SeedWriter:
         old = next(row for row in self._books.rows["scores"] if row.partition == _PARTITION)
         self._producer.begin_transaction()
         self._produce("scores", old.key, old.value, list(old.headers))
-        self._producer.abort_transaction(_S)  # nobody who reads read_committed sees it
+        self._producer.abort_transaction(_S)  # invisible with read_committed
         self._producer.begin_transaction()
         doubled = self._produce("scores", old.key, old.value, list(old.headers))
         lost, unaudited, first, second, good, unlinked = (

@@ -47,7 +47,7 @@ time_t time(time_t *out) {
   return now.tv_sec;
 }
 
-/* Deadlines of waits are told in calendar time, and the kernel, whose calendar is right, has to understand them. Times
+/* Deadlines of waits are given in calendar time and have to be converted for the kernel, whose clock is right. Times
    of the steady clock are small numbers and stay as they are. */
 static struct timespec real_deadline(const struct timespec *given) {
   struct timespec deadline = *given;

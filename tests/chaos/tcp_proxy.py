@@ -209,7 +209,7 @@ class Connection:
 
 
 def end_hard(end: socket.socket) -> None:
-    """Closes with a reset, and wakes whoever reads it."""
+    """Close with a TCP reset and wake the thread that reads."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RDWR)

@@ -107,14 +107,14 @@ def test_a_zombie_beside_its_successor(stage: WorkerHarness) -> None:
     assert len(found.outputs) == 5000
     paid_twice = found.paid_twice(stage.simulator.scored())
     print(f"\nzombie: nothing visible twice; {paid_twice} contacts paid twice")
-    # The zombie never holds more than this uncommitted, and that is all it can have asked about when the group tells it
-    # what has become of its partitions: so much the successor asks once more. What the successor then hands over it
-    # commits before, so nobody buys that again.
+    # The zombie has at most this many uncommitted contacts in flight when it learns that its partitions were revoked:
+    # the successor sends these again. The successor commits before it revokes partitions, so nothing else is billed
+    # twice.
     assert paid_twice <= MAX_UNCOMMITTED
 
 
 class TestTheApiIsDown:
-    def test_nobody_listens(self, stage: WorkerHarness) -> None:
+    def test_connection_refused(self, stage: WorkerHarness) -> None:
         stage.changes |= SMALL_BATCHES
         stage.simulator.configure(**SLOW_API)
         stage.produce(contacts(3000, stage.partitions))

@@ -1,7 +1,7 @@
 """The schema registry goes away while workers are at work: a world of its own, with one broker and two workers.
 
-Known schemas go on. Records of a schema that nobody has fetched yet wait, also in the hands of the next worker, and
-are not rejected. Who starts meanwhile ends with one line, as a supervisor expects it that starts it again.
+Known schemas go on. Records of a schema that was not fetched yet wait, also after a rebalance, and
+are not rejected. A worker that starts meanwhile exits with one line, and its supervisor restarts it.
 """
 
 # ruff: noqa: T201 - measured figures are printed
@@ -100,7 +100,7 @@ class RegistryWorld:
 
 
 def waits(worker: WorkerProcess) -> bool:
-    """Whether it says that records wait for a schema."""
+    """Return whether /readyz reports records that wait for a schema."""
     return worker.running and "registry: schema id" in worker.why_not_ready()
 
 
@@ -131,7 +131,7 @@ def test_the_registry_goes_away(scene: Scenario, own_registry: EmbeddedRegistry)
         stage.wait(lambda: any(map(waits, workers.values())), "a worker to wait for a schema")
         stage.wait(lambda: all(stage.commits()[n].offset >= ends[n] + 300 for n in (1, 3)), "the others to go on")
 
-        # Whoever starts now ends, and whoever is killed leaves what waits to the next, who waits as well.
+        # A worker that starts now exits; a killed worker leaves pending records to its successor, which waits as well.
         late = stage.start(name="late")
         assert late.exit_code() == 1
         assert "schema registry" in late.errors()[-1]

@@ -1,6 +1,6 @@
 """Toxiproxy, built from its Go module into the cache folder: `Link`s in a process of their own.
 
-Where there is no Go, the proxy of `tcp_proxy.py` does the same, slower; `open_links` says which of the two it is.
+Without Go, the slower proxy of `tcp_proxy.py` does the same; `open_links` chooses between the two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The judge: finds everything in the books of a run that breaks the contract, and says where it stands.
+"""Verifier of a run: find each record that breaks the contract, with its location.
 
 It does not stop at the first violation: a run of half an hour is not repeated for the second one. `test_verifier.py`
 plants each kind of violation and sees it found.

@@ -331,7 +331,7 @@ def test_defaults_of_the_contract() -> None:
     assert added == {"event_id": "", "features_hash": None, "reused_from": None, "billed": True}
 
 
-def test_a_package_without_its_schemas_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_its_schemas_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "files", lambda _: tmp_path / "site" / "stream_scorer")
     with pytest.raises(SettingsError, match="the schemas are not part of this installation"):
         load_schema(SchemaFile.CONTACT_SCORE)

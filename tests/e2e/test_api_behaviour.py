@@ -51,11 +51,11 @@ def test_the_page_has_exactly_the_rows_that_are_played() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_a_line_says_what_is_injected_and_what_was_measured(row: Row) -> None:
+def test_a_row_shows_the_injected_fault_and_the_measured_result(row: Row) -> None:
     injected, did, requests, sent, paid, twice = lines()[row.id]
     assert injected == row.injected
     assert did
-    assert ("Not as the contract says" in did) == bool(row.gap)
+    assert ("Deviates from the contract" in did) == bool(row.gap)
     if row.gap:
         return
     cost = row.cost

@@ -1,4 +1,4 @@
-"""Contract section 5, first table: what becomes of a contact for what it is itself, and for what its score is."""
+"""Contract section 5, first table: the outcome of a contact by its own content and by its score."""
 
 from __future__ import annotations
 

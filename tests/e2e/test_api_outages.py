@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-FOR_EVER: Final = None
+ALWAYS: Final = None
 AGAIN: Final = Cost(requests=2, sent=40, paid=20)
 PAID_TWICE: Final = Cost(requests=2, sent=40, paid=40, twice=20)
 # All twice, one as control, the rest again, one probe or more; then the probe that is answered, and the rest in steps.
@@ -45,7 +45,7 @@ def for_good(
     return Row(
         id=row_id,
         injected=f"{injected}, until the worker has sent probes",
-        faults=[fault(times=FOR_EVER, **action)],
+        faults=[fault(times=ALWAYS, **action)],
         settings=settings or {},
         holds=holds,
         cost=cost,
@@ -59,7 +59,7 @@ def a_date_in_two_seconds(case: Case) -> None:
     case.simulator.add_fault(**fault(status=429, retry_after=formatdate(time.time() + 2, usegmt=True)))
 
 
-def nobody_came_before_that_date(case: Case) -> None:
+def no_request_before_retry_after(case: Case) -> None:
     date = parsedate_to_datetime(case.simulator.faults()[0]["action"]["retry_after"])
     assert case.stats.last_request_at_ms is not None
     assert case.stats.last_request_at_ms >= date.timestamp() * 1000
@@ -71,23 +71,23 @@ def no_probe_came_before_three_seconds(case: Case) -> None:
     assert case.stats.last_request_at_ms >= datetime.fromisoformat(since).timestamp() * 1000 + 3_000
 
 
-def nobody_listens_any_more(case: Case) -> None:
+def stop_listening(case: Case) -> None:
     case.await_start()
     case.simulator.stop()
     case.feed(batch(20))
 
 
-def somebody_listens_again(case: Case) -> None:
+def listen_again(case: Case) -> None:
     case.simulator.start()
     case.configure()
 
 
 def a_redirect(case: Case) -> None:
     headers = {"Location": f"{case.simulator.base_url}/elsewhere"}
-    case.simulator.add_fault(**fault(times=FOR_EVER, status=302, headers=headers))
+    case.simulator.add_fault(**fault(times=ALWAYS, status=302, headers=headers))
 
 
-def nobody_followed(case: Case) -> None:
+def redirect_not_followed(case: Case) -> None:
     assert "other" not in case.stats.requests
 
 
@@ -99,7 +99,7 @@ ONCE: Final = (
         id="429-date",
         injected="the first request is a 429, `Retry-After` a date 2 s ahead (whole seconds)",
         prepare=a_date_in_two_seconds,
-        check=nobody_came_before_that_date,
+        check=no_request_before_retry_after,
         cost=AGAIN,
     ),
     once("500", "the first request is a 500", status=500),
@@ -150,7 +150,7 @@ FOR_GOOD: Final = (
         id="500-to-everything",
         injected="every request about three batches of 20 is a 500, until the worker has sent probes",
         feed=batch(60),
-        faults=[fault(times=FOR_EVER, status=500)],
+        faults=[fault(times=ALWAYS, status=500)],
         settings={"scoring__max_contacts": "20"},
         holds="HTTP 500",
         cost=Cost(requests=range(6, 40), sent=range(121, 400), paid=60),
@@ -160,9 +160,9 @@ FOR_GOOD: Final = (
         injected="no process listens once the worker has started; when the breaker is open, the API is started",
         feed=(),
         settings={"scoring__max_contacts": "20"},
-        act=nobody_listens_any_more,
+        act=stop_listening,
         holds="refused",
-        recover=somebody_listens_again,
+        recover=listen_again,
         # A simulator that is started again knows no tokens: a 401, the probe that is answered, and the other 19.
         cost=Cost(requests=range(6, 9), sent=21, paid=20),
     ),
@@ -191,7 +191,7 @@ UNEXPECTED: Final = (
         injected="every request is a 302 to another place, until the worker has sent probes",
         prepare=a_redirect,
         holds="HTTP 302",
-        check=nobody_followed,
+        check=redirect_not_followed,
         cost=HELD_AT_ONCE,
     ),
     for_good("304", "every request is a 304", "HTTP 304", HELD_AT_ONCE, status=304),

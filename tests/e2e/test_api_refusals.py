@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 BAD: Final = "C-000007"
-# The simulator refuses contacts of these names for ever, with 400; one that is named, and one that is not.
+# The simulator always rejects contacts of these names with 400: one is named in the response, one is not.
 UNNAMED, NAMED = "REFUSE-1", "REFUSE-NAMED-1"
 REFUSED: Final = ("refused_by_api",)
 NOT_DEFERRED: Final[dict[str, int]] = {}

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.kafka
 
 ONE: Final = "C-000007"
 SHARD: Final = [f"C-{n:06}" for n in range(5, 10)]
-FOR_EVER: Final = None
+ALWAYS: Final = None
 AT_ONCE: Final = Cost(requests=1, sent=20, paid=20)
-# One of 20 without a result: it alone is asked about once more.
+# One of 20 without a result: only this one is sent again.
 ONE_AGAIN: Final = Cost(requests=2, sent=21, paid=21, twice=1)
 # An answer that was paid for is worth nothing: all are sent once more, after a time-out in halves.
 ALL_AGAIN: Final = Cost(requests=range(2, 4), sent=40, paid=40, twice=20)
@@ -53,7 +53,7 @@ def unanswered(row_id: str, injected: str, script: list[dict[str, Any]]) -> Row:
 
 
 def useless(row_id: str, injected: str, cost: Cost = ALL_AGAIN_UNPAID, **action: Any) -> Row:
-    """A row in which the first answer is a 2xx that nobody can read."""
+    """A row in which the first response is an unreadable 2xx."""
     settings = {"genesys__timeout_s": "1"} if action.get("transfer") == "drip" else {}
     return Row(id=row_id, injected=injected, faults=[fault(**action)], settings=settings, cost=cost)
 
@@ -108,7 +108,7 @@ ANSWERED: Final = (
     Row(
         id="no-usable-result",
         injected='7 of 20 never have a score, lower or upper bound, or interval, or the score is `"0.5"`, `true`, null',
-        faults=[fault(times=FOR_EVER, results=UNUSABLE)],
+        faults=[fault(times=ALWAYS, results=UNUSABLE)],
         rejected={f"C-{n:06}": ("no_result",) for n in range(7)},
         status="200",
         # The seven together four times, then each alone three times; the rest are controls.

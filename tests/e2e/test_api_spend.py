@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-FOR_EVER: Final = None
+ALWAYS: Final = None
 REFUSED: Final = ("refused_by_api",)
 POISON: Final = "C-000007"
-POISONED: Final = fault(times=FOR_EVER, status=500, contact_id=POISON)
+POISONED: Final = fault(times=ALWAYS, status=500, contact_id=POISON)
 # With nothing else to send, many failures need a control, and each success of a control is paid for.
 CONTROLS: Final = 18
 # One thousand in one request, however slowly they are read.
@@ -167,7 +167,7 @@ SEARCH: Final = (
         injected="every request about 1,000 is a 400, until the circuit breaker is open",
         feed=batch(1000),
         settings=TOGETHER,
-        faults=[fault(times=FOR_EVER, status=400)],
+        faults=[fault(times=ALWAYS, status=400)],
         holds="HTTP 400",
         # One request, one contact as control, the probes; then the steps of the half-open breaker.
         cost=Cost(requests=range(13, 60), sent=range(2_001, 2_060), paid=1000),
@@ -221,7 +221,7 @@ POISONS: Final = (
         injected="11 of 110 contacts fail for good, each in a way of its own: 400, 403 and 404 with HTML, 405, 409,"
         " 451, 302, 500, 413, a reset connection, an answer after 1.5 s; `genesys.timeout_s` 0.75; good ones follow",
         feed=with_ways(110),
-        faults=[fault(times=FOR_EVER, contact_id=key, **how) for key, how in WAYS.items()],
+        faults=[fault(times=ALWAYS, contact_id=key, **how) for key, how in WAYS.items()],
         settings={"genesys__timeout_s": "0.75", "scoring__max_contacts": "20"},
         act=good_ones_follow,
         rejected={key: ("too_large",) if key == "WAY-413" else REFUSED for key in WAYS},

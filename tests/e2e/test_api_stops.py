@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-FOR_EVER: Final = None
+ALWAYS: Final = None
 ONCE: Final = Cost(requests=1, sent=20, paid=20)
 NONE: Final = Cost(requests=0, sent=0, paid=0)
 CHECK: Final = Cost(requests=1, sent=0, paid=0)
@@ -36,7 +36,7 @@ def stops(
     settings: Mapping[str, str] | None = None,
     version: str | None = None,
 ) -> Row:
-    """A row in which the worker has to end with a line that says this; ``version``: what every event brings."""
+    """A row in which the worker has to exit with this line; ``version``: the model version of every event."""
     return Row(
         id=row_id,
         injected=injected,
@@ -88,7 +88,7 @@ def two_tokens(case: Case) -> None:
 
 def no_more_tokens(case: Case) -> None:
     case.await_committed(20)
-    case.simulator.add_fault(path="token", times=FOR_EVER, status=503)
+    case.simulator.add_fault(path="token", times=ALWAYS, status=503)
     case.simulator.revoke_tokens()
     case.feed(contacts(20, 1, SECOND))
 
@@ -103,7 +103,7 @@ def waits_because_of(reason: str) -> Callable[[Case], None]:
     return act
 
 
-def nobody_listens(case: Case) -> None:
+def refuse_connections(case: Case) -> None:
     case.simulator.stop()
 
 
@@ -151,7 +151,7 @@ UNAUTHORIZED: Final = (
         "every request is a 401, whatever the token",
         "takes no token",
         Cost(requests=2, sent=40, paid=0),
-        faults=(fault(status=401, times=FOR_EVER),),
+        faults=(fault(status=401, times=ALWAYS),),
     ),
 )
 
@@ -240,7 +240,7 @@ TOKEN: Final = (
 def waits(row_id: str, injected: str, reason: str, cost: Cost = ONCE, **words: Any) -> Row:
     """A row in which the check of the model fails for this reason, until the start is delayed."""
     # Not `fault`, which leaves the check alone.
-    faults = [{"times": FOR_EVER, **words}]
+    faults = [{"times": ALWAYS, **words}]
     injected = f"{injected}, until the start is delayed"
     return Row(id=row_id, injected=injected, faults=faults, act=waits_because_of(reason), cost=cost)
 
@@ -252,7 +252,7 @@ START: Final = (
         "the check of the model is a 401, whatever the token",
         "takes no token",
         Cost(requests=2, sent=0, paid=0),
-        faults=({"times": FOR_EVER, "status": 401},),
+        faults=({"times": ALWAYS, "status": 401},),
     ),
     *(
         waits(
@@ -281,7 +281,7 @@ START: Final = (
     Row(
         id="start-refused",
         injected="no process listens when the worker starts; when the start is delayed, the API is started",
-        prepare=nobody_listens,
+        prepare=refuse_connections,
         act=the_api_is_started,
         cost=ONCE,
     ),

@@ -194,7 +194,9 @@ class TestTrouble:
         assert stage.judge() == {"DELIVERED": scores}
         assert receiver.stats().changed == 0
 
-    def test_after_the_last_tier_it_is_given_up_and_says_so(self, stage: CallbacksHarness, receiver: Receiver) -> None:
+    def test_a_callback_is_given_up_and_logged_after_the_last_retry_topic(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
         receiver.add_fault(status=500, campaign_id="spring", times=None)
         stage.put([score("a"), score("b", campaign_id="autumn")])
         worker = stage.start(callbacks__retry_delays_s="[0.2, 0.4]")
@@ -286,7 +288,9 @@ class TestTrouble:
 
 
 class TestPlanning:
-    def test_an_old_score_calls_nobody_and_has_its_receipt(self, stage: CallbacksHarness, receiver: Receiver) -> None:
+    def test_an_expired_score_is_not_delivered_and_has_its_receipt(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
         old = int(time.time() * 1000) - 90_000_000
         stage.put([score("old", scored_at=old), score("older", scored_at=0), score("new")])
         worker = stage.start()
@@ -369,7 +373,7 @@ class TestWhatAnOperatorSees:
         stage.put([score("b")])
         stage.wait(lambda: "b" in receiver.contacts(), "the new score", needs=again)
 
-    def test_a_renamed_group_calls_nobody_again_and_delivers_what_waits(
+    def test_a_renamed_group_repeats_no_delivery_and_delivers_pending_callbacks(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         receiver.add_fault(status=503, campaign_id="slow", times=None)
@@ -467,7 +471,7 @@ class TestReconcile:
             **topics,
             "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": stage.bootstrap_servers,
             "STREAM_SCORER_KAFKA__GROUP_ID": stage.group_id,
-            "STREAM_SCORER_TOPICS__FEATURES": f"nobody-{stage.group_id}",
+            "STREAM_SCORER_TOPICS__FEATURES": f"absent-{stage.group_id}",
         }
         held = run_command("reconcile", settings=settings)
         assert held.returncode == 0, held.stderr
@@ -480,9 +484,9 @@ class TestReconcile:
         assert mistyped.returncode == 3
         assert f"group {stage.group_id} has no commits" in mistyped.stderr
         assert "20 scores ≥ 0.75 = 20 delivered" in mistyped.stdout
-        both = run_command("reconcile", settings=settings | here | {"STREAM_SCORER_KAFKA__GROUP_ID": "nobody"})
+        both = run_command("reconcile", settings=settings | here | {"STREAM_SCORER_KAFKA__GROUP_ID": "unused"})
         assert both.returncode == 3
-        assert "group nobody has no commits" in both.stderr
-        nobody = run_command("reconcile", settings=settings | {"STREAM_SCORER_KAFKA__GROUP_ID": "nobody"})
-        assert nobody.returncode == 1
-        assert "are missing" in nobody.stderr
+        assert "group unused has no commits" in both.stderr
+        unused = run_command("reconcile", settings=settings | {"STREAM_SCORER_KAFKA__GROUP_ID": "unused"})
+        assert unused.returncode == 1
+        assert "are missing" in unused.stderr

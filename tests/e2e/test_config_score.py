@@ -108,7 +108,7 @@ def test_what_does_not_hold_is_shown(
     assert failed
     for part in parts:
         assert any(part in line for line in failed), done.stdout
-    # A refused request says nothing about the form of an answer, so the adapter is not at fault.
+    # A rejected request has no result to compare, so the adapter is not at fault.
     words = "no answer to compare" if "status" in parts[0] else "before the adapter is corrected"
     assert words in done.stderr.splitlines()[-1]
 

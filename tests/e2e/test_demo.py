@@ -208,7 +208,7 @@ def test_a_shipped_scenario_with_a_kill(temporary: Path, scenario: str) -> None:
 
 
 def look_and_stop(temporary: Path, out: str) -> None:
-    """Does what the demo says can be done with the Kafka that it kept."""
+    """Run the commands that the demo prints for the Kafka it kept."""
     servers = re.search(r"export STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS=(\S+)", out)
     stop = re.search(r"stream-scorer (kafka stop --data-dir \S+) && (rm -r \S+)", out)
     assert servers, out
@@ -249,7 +249,7 @@ refused = {ids = ["DEMO-0000010", "DEMO-0000020"]}
 
 
 @pytest.mark.slow
-def test_a_scenario_is_played_told_of_and_accounted_for(temporary: Path, tmp_path: Path) -> None:
+def test_a_scenario_is_played_printed_and_reconciled(temporary: Path, tmp_path: Path) -> None:
     file = tmp_path / "short.toml"
     file.write_text(SCENARIO)
     with started(temporary, "--contacts", "2000", "--scenario", str(file)) as demo:

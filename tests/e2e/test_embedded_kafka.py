@@ -132,7 +132,9 @@ def test_a_folder_with_any_name(private_kafka: Callable[..., EmbeddedKafka], mon
 
 
 @pytest.mark.slow
-def test_a_paused_kafka_answers_nobody_goes_on_and_can_be_stopped(private_kafka: Callable[..., EmbeddedKafka]) -> None:
+def test_a_paused_kafka_does_not_respond_resumes_and_can_be_stopped(
+    private_kafka: Callable[..., EmbeddedKafka],
+) -> None:
     kafka = private_kafka()
     servers = kafka.start().bootstrap_servers
     kafka.pause()
@@ -184,7 +186,9 @@ def test_the_context_ends_what_it_started_and_only_that(private_kafka: Callable[
 
 
 @pytest.mark.slow
-def test_a_kafka_that_ends_at_its_start_says_why_in_one_line(private_kafka: Callable[..., EmbeddedKafka]) -> None:
+def test_a_kafka_that_exits_at_startup_is_reported_with_its_reason_in_one_line(
+    private_kafka: Callable[..., EmbeddedKafka],
+) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))
         other.listen()

@@ -55,7 +55,7 @@ def endless(first: bytes, piece: bytes) -> Any:
     many = piece * (100_000 // len(piece) + 1)
 
     def responder(_: Any, conn: Any) -> None:
-        conn.settimeout(TIMEOUT_S)  # not every network tells a sender at once that nobody is there any more
+        conn.settimeout(TIMEOUT_S)  # a closed connection is not reported to the sender at once on every network
         with contextlib.suppress(OSError):
             conn.sendall(first)
             while True:
@@ -141,7 +141,7 @@ def test_endless_answers(server: RawServer, client: ScoringClient, what: str) ->
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, br", "x", ",".join(["gzip"] * 50)])
-def test_encodings_that_nobody_asked_for(server: RawServer, client: ScoringClient, encoding: str) -> None:
+def test_unrequested_content_encodings(server: RawServer, client: ScoringClient, encoding: str) -> None:
     server.respond(answer(200, b'\x1b\x03\x00{"results": []}', {"content-encoding": encoding}))
     got = bounded(client)
     assert isinstance(got, Unavailable)

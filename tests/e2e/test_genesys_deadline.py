@@ -41,7 +41,7 @@ def drip(first: bytes, piece: bytes) -> Any:
 
 
 def silent(_: Any, conn: socket.socket) -> None:
-    """Says nothing until the client leaves."""
+    """Send nothing until the client disconnects."""
     conn.recv(1)
 
 

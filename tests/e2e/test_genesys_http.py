@@ -348,7 +348,7 @@ def test_wrong_secret(server: RawServer, client: ScoringClient, status: int) -> 
         answer(200, b" " * 70_000),
     ],
 )
-def test_failing_token_endpoint_passes_and_is_told_from_a_failing_api(
+def test_a_failing_token_endpoint_is_transient_and_distinguished_from_a_failing_api(
     server: RawServer, client: ScoringClient, raw: bytes
 ) -> None:
     server.respond(raw, path="/oauth/token")
@@ -406,7 +406,7 @@ def test_cookies_and_netrc_are_left_alone(
     server: RawServer, client: ScoringClient, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.write_text("machine 127.0.0.1 login user password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
     server.respond(answer(200, {"results": []}, {"set-cookie": "AWSALB=1; Path=/"}))
     client.ask(PARTS, None)
@@ -415,8 +415,8 @@ def test_cookies_and_netrc_are_left_alone(
     assert server.requests[-1].headers["authorization"] == "Bearer token-1"
 
 
-def test_nobody_listens(server: RawServer) -> None:
-    url = "http://127.0.0.1:9"  # the discard port: nobody listens there
+def test_connection_refused(server: RawServer) -> None:
+    url = "http://127.0.0.1:9"  # the discard port: no listener
     elsewhere = ScoringClient(url, server.url, "client-1", SECRET, "m")
     got = elsewhere.ask(PARTS, None)
     assert isinstance(got, Unavailable)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """Keeps no books, but what it was told of the brokers."""
+    """Rebalance listener without an offset ledger; it records the broker errors."""
 
     def __init__(self) -> None:
         self.cut_off_by: list[str] = []
@@ -55,7 +55,7 @@ def write(producer: Producer, topic: str, values: list[bytes], *, end: Callable[
     end()
 
 
-def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
+def test_aborted_records_and_markers_are_not_lag(broker: Broker) -> None:
     """A producer that is killed leaves aborted records, as many as its transaction had; a quiet topic keeps them."""
     topic = f"ends-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
@@ -86,7 +86,7 @@ def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
         producer.begin_transaction()
         producer.produce(topic, b"open")
         producer.flush()
-        until(behind_c + 2)  # whether it is one, nobody knows yet; and the marker before it
+        until(behind_c + 2)  # the transaction is still open; and the marker before it
         producer.abort_transaction()
         until(behind_c)
         assert read == [b"a", b"b", b"c"]
@@ -174,9 +174,9 @@ def test_a_paused_partition_goes_on_at_its_offset_without_gap_or_repeat(broker: 
         source.close()
 
 
-def test_brokers_that_nobody_reaches_are_named() -> None:
-    """Without that the worker only says that it waits for its group."""
-    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", group_id="nobody", properties={"log_level": 0})
+def test_unreachable_brokers_are_named() -> None:
+    """Otherwise the worker would only report that it waits for its group."""
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", group_id="unused", properties={"log_level": 0})
     source, owner = GroupConsumer(consumer_config(Settings(kafka=kafka)), ["any"], wait=lambda _: True), Owner()
     source.subscribe(owner)
     wait_until(lambda: source.read(10, 0.1) == [] and owner.cut_off_by, "the client to give up on all brokers")

@@ -259,7 +259,7 @@ def test_retry_after_of_hours_is_not_waited_for(
     assert waits == []
 
 
-def test_outage_rejects_nobody_and_gives_back_what_was_done(
+def test_an_outage_rejects_no_contact_and_returns_the_finished_results(
     simulator: Simulator, calculator: PredictiveScoreCalculator
 ) -> None:
     simulator.add_fault(status=500, times=None, after=1)
@@ -312,8 +312,8 @@ def test_wrong_secret_scope_and_model_are_said(
     with pytest.raises(ApiRefused, match="simulator-client") as caught:
         calculator_for(simulator.base_url, secret="wrong").calculate(contacts("a"))
     assert "wrong" not in str(caught.value)
-    with pytest.raises(ApiRefused, match="'nobody'"):
-        calculator_for(simulator.base_url, model_id="nobody").calculate(contacts("a"))
+    with pytest.raises(ApiRefused, match="'absent'"):
+        calculator_for(simulator.base_url, model_id="absent").calculate(contacts("a"))
     simulator.configure(scopes=[])
     simulator.revoke_tokens()
     with pytest.raises(ApiRefused, match="predictiveengagement:score"):

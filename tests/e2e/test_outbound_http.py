@@ -273,7 +273,7 @@ def test_a_remedy_names_no_setting_of_webhooks(
 # --- quota
 
 
-def test_the_quota_is_waited_for_in_seconds_that_are_told(
+def test_a_wait_for_the_quota_is_limited_and_reported_in_seconds(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_scorer.targets.outbound_client._QUOTA_WAIT_S", 0.0)
@@ -285,7 +285,7 @@ def test_the_quota_is_waited_for_in_seconds_that_are_told(
     assert len(server.to(ADD)) == 2
 
 
-def test_what_the_platform_says_of_the_quota_counts(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+def test_rate_limit_headers_of_the_platform_are_applied(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
     full = {"inin-ratelimit-count": "10", "inin-ratelimit-allowed": "10", "inin-ratelimit-reset": "0.3"}
     server.respond(answer(200, [], full), answer(200, []))
     target = make()

@@ -264,7 +264,7 @@ def test_a_callback_without_any_good_contact_is_refused(at: Callable[..., Outbou
     assert got.message == "no value for phone of the contact list"
 
 
-def test_a_platform_that_refuses_everything_is_not_asked_about_each_contact(
+def test_a_platform_that_rejects_everything_gets_no_request_for_each_contact(
     at: Callable[..., OutboundTarget], simulator: Simulator
 ) -> None:
     simulator.add_fault(path="outbound", status=400, times=None)

@@ -244,7 +244,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == f"stream-scorer: {tmp_path / 'none.csv'}: No such file or directory\n"
 
 
-def test_a_name_that_says_no_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_name_without_a_known_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["produce", str(tmp_path / "contacts.xlsx")]) == 2
     assert "--format csv" in capsys.readouterr().err
 
@@ -287,7 +287,7 @@ class TestLoaderWithoutABroker:
                 own.send(EVENT, line)
             own.finish()
             assert own.stopped
-            # The third was never handed over: the loop that reads the file stops here, and says where.
+            # The third was not produced: the loop that reads the file stops here and reports the line.
             assert sum(undelivered.contacts for undelivered in own.undelivered) == 2
 
     def test_an_exception_does_not_wait_for_the_broker(self) -> None:

@@ -45,7 +45,7 @@ def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch)
         scenes: dict[str, FastHarness] = {}
         for name, (theirs, ours, workers) in plans.items():
             harness = scenes[name] = stack.enter_context(
-                FastHarness(broker.bootstrap_servers, quota=theirs, says_count=workers == 1)
+                FastHarness(broker.bootstrap_servers, quota=theirs, counts_requests=workers == 1)
             )
             for _ in range(workers):
                 harness.start(
@@ -78,12 +78,14 @@ def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch)
     shared = scenes["two"]
     assert len({arrival.token for arrival in shared.arrivals}) == 2
     assert len(shared.refused) <= 2 * SLOTS * 3  # what is under way when it is used up, in three windows
-    waits = [(told, told.at + ON_THE_WAY_S, told.at + (told.retry_after_s or 0.0) - 1.0) for told in shared.refused]
+    waits = [
+        (reply, reply.at + ON_THE_WAY_S, reply.at + (reply.retry_after_s or 0.0) - 1.0) for reply in shared.refused
+    ]
     assert any(end - begin >= 10.0 for _, begin, end in waits), "a pause that is long enough to be seen"
     too_early = [
         arrival
-        for told, begin, end in waits
+        for reply, begin, end in waits
         for arrival in shared.arrivals
-        if arrival.token == told.token and begin < arrival.at < end
+        if arrival.token == reply.token and begin < arrival.at < end
     ]
     assert too_early == []

@@ -184,7 +184,7 @@ def test_the_secret_is_in_no_repr() -> None:
 # --- the command
 
 
-def test_the_command_serves_until_it_is_told_to_stop() -> None:
+def test_the_command_serves_until_it_is_stopped() -> None:
     command = [sys.executable, "-m", "stream_scorer", "receive", "--port", "0"]
     environment = {**os.environ, "RECEIVER_SECRET": OTHER_SECRET}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -39,8 +39,8 @@ class TestHolds:
         scorer.publish([*outs(range(4)), review(4), rejected(5)], 6)
         scorer.publish(outs(range(6, 10)), 10)
         ledger.scorer().publish(outs(range(3), partition=1, lane=0), 3, partition=1)
-        told: list[tuple[str, int, int]] = []
-        report = reconcile(ledger.settings, progress=lambda *step: told.append(step))
+        reported: list[tuple[str, int, int]] = []
+        report = reconcile(ledger.settings, progress=lambda *step: reported.append(step))
         assert report.is_balanced, report.findings
         assert report.equation == "13 inputs = 11 scores + 1 review + 1 rejected"
         assert [(p.start, p.committed, p.inputs, p.waiting) for p in report.partitions] == [
@@ -48,9 +48,9 @@ class TestHolds:
             (0, 3, 3, 0),
         ]
         assert (report.totals.audited, report.audit_events, report.chains) == (13, 3, 2)
-        assert {topic for topic, _, _ in told} == set(ledger.settings.topics.scoring)
-        assert told[-1][1] == told[-1][2]
-        assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+        assert {topic for topic, _, _ in reported} == set(ledger.settings.topics.scoring)
+        assert reported[-1][1] == reported[-1][2]
+        assert [done for _, done, _ in reported] == sorted(done for _, done, _ in reported)
 
     def test_markers_and_aborted_inputs_are_no_inputs(self, ledger: Ledger) -> None:
         ledger.put_inputs_in_transaction(3, commit=True)  # 0 to 2, marker 3

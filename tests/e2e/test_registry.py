@@ -249,7 +249,7 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
             "event_id is written as long and read as string",
             "features is missing and has no default",
         ]
-        # A schema of another kind is a finding as well, and nobody is kept from seeing the others.
+        # A schema of another kind is a finding as well and does not hide the others.
         assert f"{other}: not compatible with version 1 (id {other_id}), a schema of type JSON, not Avro" in done.stderr
         assert f"{harness.stage.topics['audit']}-value: " in done.stderr + done.stdout
     assert harness.client.get_versions(subject) == harness.client.get_versions(other) == [1]

@@ -126,7 +126,7 @@ def each_missing(ground: Ground, command: str, needed: tuple[Permission, ...]) -
         code = started[user].exit_code()
         [line] = started[user].errors()
         assert code == 1
-        if right.resource == "group":  # nobody tells a group's rights without a risk: see kafka.admin.acls
+        if right.resource == "group":  # reading the ACLs of a group is unsafe: see kafka.admin.acls
             assert f"User:{user}" in line, line
             assert f"on group {right.name}" in line, line
             continue
@@ -148,20 +148,20 @@ def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> No
     """Who has no right at all sees no topic: then, too, it is a right that is missing, not the topics."""
     name = ground.name
     root = ground.settings(ground.as_root())
-    ground.scram(f"nobody-{name}")
-    nobody = ground.as_scram(f"nobody-{name}")
-    made = ground.command(nobody, "topics", "create")
+    ground.scram(f"unprivileged-{name}")
+    unprivileged = ground.as_scram(f"unprivileged-{name}")
+    made = ground.command(unprivileged, "topics", "create")
     assert made.code == 1
-    assert f"denies User:nobody-{name}: Create on topic " in made.line
+    assert f"denies User:unprivileged-{name}: Create on topic " in made.line
     create_topics(root)
     loaded = ground.command(
         ground.as_token(f"loader-{name}", token_url, SECRET), "produce", contacts_file(ground.folder, 1)
     )
     assert loaded.code == 1
     assert f"denies User:loader-{name}: Write on topic features-{name};" in loaded.line
-    seen = ground.command(nobody, "status")
+    seen = ground.command(unprivileged, "status")
     assert seen.code == 1
-    assert f"denies User:nobody-{name}: Describe on topic features-{name};" in seen.line
+    assert f"denies User:unprivileged-{name}: Describe on topic features-{name};" in seen.line
     judged = ground.command(ground.as_certificate(f"judge-{name}"), "reconcile")
     assert judged.code == 1
     assert f"Read on topic features-{name}, Read on topic scores-{name}, " in judged.line
@@ -190,7 +190,7 @@ def test_a_right_that_is_taken_away_while_it_runs(ground: Ground) -> None:
     assert ground.command(ground.as_root(), "reconcile").code == 0
 
 
-def test_who_is_not_let_in_is_told_so_at_once(ground: Ground, token_url: str) -> None:
+def test_failed_authentication_is_reported_immediately(ground: Ground, token_url: str) -> None:
     """Within seconds, in one line, without the secret: not as a time-out."""
     name = f"someone-{ground.name}"
     ground.scram(name)

@@ -70,7 +70,7 @@ def test_the_api_is_asked_only_with_a_certificate_of_a_known_authority_for_its_n
         unknown = asked(by_name(api), login)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
         other_name = asked(api.url, login)
-        assert not api.requests, "the token was sent to somebody who did not say who he is"
+        assert not api.requests, "the token was sent to an unauthenticated server"
         assert isinstance(asked(by_name(api), login), Answered)
     for got in (unknown, other_name):
         assert isinstance(got, Unavailable)

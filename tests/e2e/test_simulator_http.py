@@ -373,7 +373,7 @@ def test_a_missing_extra_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_says_how_to_point_the_worker_at_it_and_ends_in_peace(ending: signal.Signals) -> None:
+def test_the_command_prints_the_worker_settings_and_exits_cleanly(ending: signal.Signals) -> None:
     command = [sys.executable, "-c", RUN_CLI, "--port", "0", "--quota", "1", "--model-version", "v7"]
     environment = {**os.environ, "SIMULATOR_CLIENT_SECRET": "chosen"}
     with subprocess.Popen(
@@ -394,7 +394,7 @@ def test_the_command_says_how_to_point_the_worker_at_it_and_ends_in_peace(ending
     assert errors == ""
 
 
-def test_the_command_plays_a_scenario_and_says_what_it_does(tmp_path: Path) -> None:
+def test_the_command_plays_a_scenario_and_prints_its_steps(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
         "description = 'what it shows'\n"
@@ -411,7 +411,7 @@ def test_the_command_plays_a_scenario_and_says_what_it_does(tmp_path: Path) -> N
         base_url = re.search(r"BASE_URL=(\S+)", text)
         assert base_url is not None
         assert Client(base_url[1]).log_in().status_code == 500
-        # The end is told although no request comes any more.
+        # The end is printed although no request arrives.
         lines = [process.stdout.readline() for _ in range(4)]
         steps = [line for line in lines if "POST /oauth/token 500" not in line]  # two requests, a line each
         assert steps == ["0 s: down, for 0.2 s\n", "0.2 s: down: over\n"]

@@ -39,8 +39,8 @@ def log_in(simulator: Simulator) -> str:
 CONFIG = SimulatorConfig(quota=1_000_000, max_contacts=20)
 SCHEMATHESIS = schemathesis.Config.from_dict(
     {
-        # The test authorizes every request (the check `ignored_auth` takes that away again). A query that nobody
-        # asked for is no flaw: the platform ignores it.
+        # The test authorizes every request (the check `ignored_auth` takes that away again). An
+        # undeclared query parameter is no flaw: the platform ignores it.
         "generation": {"with-security-parameters": False, "allow-extra-parameters": False},
         # 413 is a refusal as well.
         "checks": {"negative_data_rejection": {"expected-statuses": ["4xx"]}},
@@ -151,7 +151,7 @@ def test_the_answers_of_every_state_are_as_described(make_simulator: Callable[..
         check(answer, "/oauth/token", description)
 
 
-def test_the_description_says_what_the_configuration_is() -> None:
+def test_the_description_matches_the_configuration() -> None:
     shipped = orjson.loads((resources.files("stream_scorer.local.simulator") / "openapi.json").read_bytes())
     plain = describe(SimulatorConfig())
     assert shipped["paths"].keys() == plain["paths"].keys()

@@ -257,7 +257,7 @@ def test_an_unreachable_broker_is_named_within_the_limit(servers: str, reason: s
     assert "kafka.bootstrap_servers" in str(caught.value)
 
 
-def test_the_command_says_what_it_did(
+def test_the_command_reports_what_it_created(
     settings: Settings,
     simulator: Simulator,
     tmp_path: Path,
@@ -291,7 +291,7 @@ def test_the_command_says_what_it_did(
 
 
 def test_the_command_names_an_unreachable_broker_in_one_line() -> None:
-    # In a process of its own: what librdkafka itself says goes to the descriptor, past Python, from all clients alike.
+    # In a process of its own: librdkafka writes its log of all clients to the file descriptor, not through Python.
     environment = {**os.environ, "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     command = [sys.executable, "-m", "stream_scorer", "topics", "create"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

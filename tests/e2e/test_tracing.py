@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from scoring_harness import contacts
-from support_dashboards import assert_told, not_told
+from support_dashboards import assert_exported, missing_series
 from support_otlp import OtlpReceiver
 from worker_harness import ROOT
 
@@ -66,7 +66,7 @@ def produce_contacts(stage: WorkerHarness, asked: dict[str, str], tmp_path: Path
     return produced.stdout + produced.stderr
 
 
-def topics_may_tell(stage: WorkerHarness, campaign: CallbacksHarness) -> None:
+def assert_no_leak_in_topics(stage: WorkerHarness, campaign: CallbacksHarness) -> None:
     """No header of any output has them, and no value but that of a rejected record, which is as it came."""
     hushed = [*(word.encode() for word in HUSH), struct.pack("<d", 918273.645)]
     topics = {**stage.topics, **campaign.topics, "callbacks_retry": campaign.tier(1)}
@@ -78,7 +78,7 @@ def topics_may_tell(stage: WorkerHarness, campaign: CallbacksHarness) -> None:
             assert [word for word in hushed if any(word in (value or b"") for value in record.headers.values())] == []
 
 
-def nobody_may_find(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess, called: WorkerProcess) -> None:
+def assert_no_leak(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess, called: WorkerProcess) -> None:
     """In no trace, in no metric, in no log line at the usual level; nor, in lines, what contacts are like."""
     logs = scorer.log() + called.log()
     assert '"level":"info"' in logs.replace(" ", "")
@@ -86,10 +86,10 @@ def nobody_may_find(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess,
     assert [word for word in [*words, "previous_calls", "avg_handle_time", "previousCalls"] if word in logs] == []
 
 
-def all_told(*services: WorkerProcess) -> list[Answer] | None:
-    """Their metrics, once all is there: others see a commit before whoever made it has counted it."""
+def complete_metrics(*services: WorkerProcess) -> list[Answer] | None:
+    """Their metrics once complete: a commit is visible to others before its worker has counted it."""
     answers = [answer for service in services if (answer := service.admin("/metrics")) is not None]
-    return None if not_told([answer.text for answer in answers]) else answers
+    return None if missing_series([answer.text for answer in answers]) else answers
 
 
 def test_a_contact_is_seen_from_its_producer_to_its_callback(
@@ -117,9 +117,11 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     campaign.wait(lambda: [span for span in otlp.spans if span.name == "callback"], "a callback span", needs=called)
     campaign.wait(lambda: otlp.spans and campaign.judge(), "receipts", needs=called)
 
-    # Here, since both services are at work together: what dashboard and alerts ask for is what they tell.
-    metrics = campaign.wait(partial(all_told, scorer, called), "all that dashboard and rules ask for", needs=called)
-    assert_told(*metrics)
+    # Here, since both services run together: the dashboard and the alerts use only metrics that are exported.
+    metrics = campaign.wait(
+        partial(complete_metrics, scorer, called), "all metrics of dashboard and rules", needs=called
+    )
+    assert_exported(*metrics)
     assert [word for word in HUSH if word in f"{metrics}{produced}"] == []
     assert (scorer.stop(), called.stop()) == (0, 0), scorer.log() + called.log()
 
@@ -167,11 +169,11 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     assert all(failed[name] for name in ("batch_id", "correlation_id"))
 
     secret = stage.simulator.environment()["STREAM_SCORER_GENESYS__CLIENT_SECRET"]
-    nobody_may_find([secret, receiver.config.secret, "Bearer", "contact-", *HUSH], otlp, scorer, called)
-    topics_may_tell(stage, campaign)
+    assert_no_leak([secret, receiver.config.secret, "Bearer", "contact-", *HUSH], otlp, scorer, called)
+    assert_no_leak_in_topics(stage, campaign)
 
 
-def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., WorkerHarness]) -> None:
+def test_an_unreachable_collector_does_not_affect_the_worker(make_stage: Callable[..., WorkerHarness]) -> None:
     stage = make_stage(partitions=1)
     asked = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
@@ -182,14 +184,14 @@ def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., Work
     stage.changes |= asked
     worker = stage.start()
     stage.wait_done(needs=worker)
-    # One more worker than partitions: a spare, which is ready, and says that it is one.
+    # One more worker than partitions: a spare, which is ready and reports that it has no partitions.
     spare = stage.start(name="spare")
     stage.wait(
         lambda: worker.said("no partitions assigned") or spare.said("no partitions assigned"), "a spare", needs=spare
     )
     stage.wait(lambda: worker.ready() and spare.ready(), "both to be ready", needs=spare)
-    told = [str(one.admin("/metrics")) for one in (worker, spare)]
-    owned = [re.findall(r"stream_scorer_partitions_owned{[^}]*} ([0-9.]+)", text) for text in told]
+    scrapes = [str(one.admin("/metrics")) for one in (worker, spare)]
+    owned = [re.findall(r"stream_scorer_partitions_owned{[^}]*} ([0-9.]+)", text) for text in scrapes]
     assert sorted(owned) == [["0.0"], ["1.0"]]
     assert (spare.stop(), worker.stop()) == (0, 0), worker.log()
     assert worker.log().count("127.0.0.1:1") <= 4  # a line a minute of traces and one of metrics, and one at the end

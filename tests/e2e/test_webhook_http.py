@@ -73,7 +73,7 @@ def test_exactly_the_body_is_sent_and_its_signature_holds(server: RawServer) -> 
     Webhook(SECRET).verify(request.body, request.headers)
 
 
-def test_an_attempt_says_which_trace_it_belongs_to(server: RawServer) -> None:
+def test_an_attempt_sends_its_traceparent(server: RawServer) -> None:
     target = target_of(server.url)
     traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
     target.deliver(callback(target), traceparent)
@@ -308,7 +308,7 @@ def test_the_checked_address_is_connected_to_and_tls_knows_the_name(
     secure: tuple[RawServer, list[str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, names = secure
-    monkeypatch.setattr(socket, "getaddrinfo", resolves())  # nobody but the guard resolves
+    monkeypatch.setattr(socket, "getaddrinfo", resolves())  # only the guard resolves
     port = int(server.url.rpartition(":")[2])
     got = delivered(f"https://receiver.test:{port}/hooks", guard=Guard(resolve=resolves(receiver_test="127.0.0.1")))
     assert got.kind is DeliveryKind.DELIVERED, got

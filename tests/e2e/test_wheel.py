@@ -1,4 +1,4 @@
-"""The wheel, as somebody gets it: built, installed where the checkout is not, and asked."""
+"""The wheel: built, installed outside of the checkout, and run."""
 
 from __future__ import annotations
 

@@ -284,19 +284,19 @@ class TestLargeRecords:
         stage.produce(contacts(300, stage.partitions))
         worker = stage.start_ready()
 
-        def says_so() -> bool:
+        def reports_wrong_clock() -> bool:
             failures = worker.said("transaction failed")
             is_clock = any("this machine's clock is wrong: set it right" in failure["detail"] for failure in failures)
             # Several refused times in one batch are reported by the broker as records that it cannot validate.
             return is_clock or bool(failures and worker.said("records rejected by broker"))
 
-        stage.wait(says_so, "the worker to say what is wrong", needs=worker)
+        stage.wait(reports_wrong_clock, "the worker to report the wrong clock", needs=worker)
         stage.wait(lambda: "kafka:" in worker.why_not_ready(), "the worker to hold", needs=worker)
         worker.kill()
         reader = stage.reader(isolation="read_uncommitted")
         low, high = reader.get_watermark_offsets(TopicPartition(stage.topics["rejected"], 0), 10)
         reader.close()
-        assert low == high, "nobody is rejected, not even in a transaction that was aborted"
+        assert low == high, "no contact is rejected, not even in an aborted transaction"
 
 
 class TestStopping:

@@ -28,7 +28,7 @@ LINE = re.compile(
 
 
 def readyz(worker: WorkerProcess) -> dict[str, Any]:
-    """What the line says; empty while it does not hold."""
+    """The parts of the line of /readyz; empty while the breaker is closed."""
     found = LINE.fullmatch(worker.why_not_ready())
     return {} if found is None else found.groupdict()
 
@@ -41,14 +41,14 @@ def sample(worker: WorkerProcess, name: str, label: str) -> float | None:
     return float(lines[0].rsplit(" ", 1)[1]) if lines else None
 
 
-def told(worker: WorkerProcess) -> list[tuple[str, str, str]]:
-    """The log's lines about holds: event, cause, and the status in the reason."""
+def breaker_events(worker: WorkerProcess) -> list[tuple[str, str, str]]:
+    """The log events of the circuit breaker: event, reason, and the status in the message."""
     lines = [line for line in worker.log_lines() if str(line.get("event")).startswith("circuit ")]
     return [(line["event"], line["reason"], str(line["detail"])[:8]) for line in lines]
 
 
 class TestTheApi:
-    def test_it_says_since_when_why_and_when_the_next_probe_is_due(self, stage: WorkerHarness) -> None:
+    def test_readyz_has_start_reason_and_next_probe(self, stage: WorkerHarness) -> None:
         """First 503, then 500, then well again: three lines, however many probes there are."""
         stage.simulator.add_fault(status=503, times=16, min_contacts=1)
         stage.simulator.add_fault(status=500, times=None, min_contacts=1)
@@ -81,7 +81,7 @@ class TestTheApi:
         assert sample(worker, "stream_scorer_circuit_breaker_open_time_seconds", 'reason="api"') == 0
         assert sample(worker, "stream_scorer_circuit_breaker_probes_total", 'outcome="recovered"') == 1
         assert worker.stop() == 0
-        assert told(worker) == [
+        assert breaker_events(worker) == [
             ("circuit opened", "api", "HTTP 503"),
             ("circuit reason changed", "api", "HTTP 500"),
             ("circuit closed", "api", "HTTP 500"),
@@ -101,7 +101,7 @@ class TestTheApi:
         stage.simulator.configure(refuse_prefix="")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        events = [(event, cause) for event, cause, _ in told(worker)]
+        events = [(event, cause) for event, cause, _ in breaker_events(worker)]
         assert events == [("circuit opened", "api"), ("circuit closed", "api")]
         assert judge(stage).count("rejected") == 0
 
@@ -124,8 +124,8 @@ class TestLag:
             worker = harness.start(genesys__probe_interval_s="3600")
 
             def lag() -> float:
-                told = worker.metrics().items()
-                return sum(value for name, value in told if name.startswith("stream_scorer_consumer_lag{"))
+                metrics = worker.metrics().items()
+                return sum(value for name, value in metrics if name.startswith("stream_scorer_consumer_lag{"))
 
             wait_until(lambda: worker.why_not_ready().startswith("circuit open"), "the circuit to open")
             wait_until(lambda: sources[0]._paused, "reading to be paused")
@@ -135,7 +135,7 @@ class TestLag:
 
 
 class TestQuotaAndBudget:
-    def test_each_says_when_the_next_request_may_go(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_readyz_has_the_time_of_the_next_request(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """In fast motion: 10 requests (and the check of the model) or 50 contacts a minute, and nearly twice as much.
 
         The linger time is a few real milliseconds here, so two requests at the start may not be full.

@@ -133,7 +133,7 @@ class TestTheSecretIsReadAgain:
 
 class TestTheBrokerRefusesUs:
     @pytest.mark.slow  # half a minute of patience
-    def test_nobody_listens(self, stage: WorkerHarness) -> None:
+    def test_connection_refused(self, stage: WorkerHarness) -> None:
         line = the_line(stage.start(kafka__bootstrap_servers="127.0.0.1:1"), 1)
         assert "127.0.0.1:1" in line
 
@@ -229,7 +229,7 @@ def test_a_short_retention_of_the_audit_is_logged_at_the_start(make_stage: Calla
 
 
 class TestWhereAGroupStarts:
-    def test_a_new_group_beside_old_outputs_is_refused_until_told(self, stage: WorkerHarness) -> None:
+    def test_a_new_group_beside_old_outputs_is_rejected_without_start_from(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(40, stage.partitions))
         worker = stage.start_ready()
         stage.wait_done(needs=worker)

@@ -120,5 +120,5 @@ def test_two_thousand_hostile_and_good_records(stage: WorkerHarness) -> None:
     assert wanted <= set(reasons)
     assert worker.errors() == []
     assert all(line["level"] in ("info", "warning") for line in worker.log_lines())
-    # Whoever reads logs and metrics learns nothing about a contact, and nobody writes lines of his own into them.
+    # Logs and metrics reveal nothing about a contact, and no input can inject lines into them.
     assert all(word not in worker.log() for word in ("good-0", "the-last-one", "retired", "forged", "jndi"))

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[HttpHarness]:
-    """Servers that answer what a test tells them."""
+    """Servers with scripted responses."""
     with raw_server() as server:
         yield HttpHarness(server)

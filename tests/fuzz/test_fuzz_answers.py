@@ -173,7 +173,7 @@ def test_every_contact_is_accounted_for(harness: HttpHarness, request: Request, 
     check_decisions(request, answer, jitter)
 
 
-# --- large answers: they are read in proportion to what was asked about (tests/e2e/test_genesys_bounds.py)
+# --- large answers: they are read in proportion to the request (tests/e2e/test_genesys_bounds.py)
 
 MANY = MEGABYTE
 LARGE = {
@@ -205,7 +205,7 @@ def test_a_large_answer_takes_memory_in_proportion(harness: HttpHarness, what: s
 
 @pytest.mark.parametrize("what", LARGE)
 @pytest.mark.parametrize("status", [200, 400])
-def test_what_nobody_asked_for_is_not_read(harness: HttpHarness, what: str, status: int) -> None:
+def test_unrequested_results_are_not_read(harness: HttpHarness, what: str, status: int) -> None:
     """The same answers to a request for a dozen contacts: they take no more than what a dozen may take."""
     body = LARGE[what]
     harness.granted = None

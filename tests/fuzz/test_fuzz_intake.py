@@ -180,7 +180,7 @@ def test_no_value_is_a_rejection() -> None:
 
 @fuzz(60)
 @given(st.lists(GOOD, max_size=30), st.integers(0, len(CODECS) - 1))
-def test_whatever_is_a_contact_is_asked_about_once_in_a_request_within_the_limits(
+def test_each_valid_contact_is_sent_once_in_a_request_within_the_limits(
     events: list[dict[str, Any]], which: int
 ) -> None:
     codec, examine = CODECS[which], INTAKES[which][1].examine

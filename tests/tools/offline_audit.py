@@ -53,7 +53,7 @@ def _is_python(affected: dict[str, Any]) -> bool:
 
 
 def _holds(span: dict[str, Any], version: Version) -> bool:
-    """The events of a range in order: the last one at or below the version says whether it is in."""
+    """The events of a range in order: the last one at or below the version decides whether it is in."""
     if span.get("type") != "ECOSYSTEM":
         return False
     inside = False
@@ -62,7 +62,7 @@ def _holds(span: dict[str, Any], version: Version) -> bool:
         try:
             at = Version(text)
         except InvalidVersion:
-            return True  # nobody can tell, so somebody has to look
+            return True  # undecidable, so reported for a manual check
         if kind == "last_affected":
             inside = inside and version <= at
         elif version >= at:
@@ -86,7 +86,7 @@ def main() -> int:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

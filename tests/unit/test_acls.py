@@ -1,4 +1,4 @@
-"""What the brokers are asked about rights, and what not: a call that may end the process is not worth its answer."""
+"""ACL queries to the brokers: a call that may abort the process is not made."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Brokers:
         return dict.fromkeys(topics.topic_names, answer)
 
 
-def test_topics_are_asked_about_and_groups_are_not() -> None:
-    """librdkafka aborts the process now and then when the question about a group times out."""
+def test_topic_acls_are_queried_and_group_acls_are_not() -> None:
+    """librdkafka sometimes aborts the process when the request for a group times out."""
     write, group = Permission("Write", "topic", "scores"), Permission("Read", "group", "g")
     brokers: Any = Brokers()
     assert missing_rights(brokers, [write, group]) == [write]
@@ -34,7 +34,7 @@ def test_topics_are_asked_about_and_groups_are_not() -> None:
 
 
 class Refusing(Brokers):
-    """They let nobody describe anything."""
+    """Brokers that deny every Describe request."""
 
     def describe_topics(self, topics: Any, **_options: Any) -> dict[str, Future[Any]]:
         answer: Future[Any] = Future()

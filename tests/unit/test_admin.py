@@ -55,7 +55,7 @@ def ask(
 
 
 @pytest.mark.parametrize(("path", "field"), [("/livez", "live"), ("/readyz", "ready")])
-def test_health_is_ok_or_says_why_not(service: Service, port: int, path: str, field: str) -> None:
+def test_health_is_ok_or_has_the_reason(service: Service, port: int, path: str, field: str) -> None:
     assert ask(port, path)[:2] == (200, "ok\n")
     setattr(service, field, "circuit open: rate_limited")
     assert ask(port, path)[:2] == (503, "circuit open: rate_limited\n")
@@ -100,7 +100,7 @@ def test_no_answer_names_the_server(port: int) -> None:
         assert "server" not in ask(port, path, method)[2]
 
 
-def test_a_question_that_fails_is_told_without_its_text_and_the_server_goes_on(
+def test_a_failed_health_check_is_logged_without_its_message_and_the_server_continues(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def broken() -> str | None:
@@ -112,7 +112,7 @@ def test_a_question_that_fails_is_told_without_its_text_and_the_server_goes_on(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_client_that_says_nothing_holds_nobody_up(port: int) -> None:
+def test_an_idle_client_does_not_block_others(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)):
         assert ask(port, "/livez")[0] == 200
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """The address of somebody who takes connections and says nothing."""
+    """The address of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
 def hanging_up() -> Iterator[str]:
-    """The address of somebody who takes every connection and ends it at once, as a load balancer without brokers."""
+    """The address of a server that closes every connection at once, as a load balancer without brokers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -60,6 +60,6 @@ def test_who_hangs_up_at_once_is_given_the_whole_time_all_the_same() -> None:
     assert time.monotonic() - began >= 1.0
 
 
-def test_the_line_says_what_else_it_may_be() -> None:
+def test_the_error_suggests_the_security_settings() -> None:
     with silent() as servers, pytest.raises(BrokerUnavailable, match="if its port asks for a user, set security"):
         administrator(servers, {"security.protocol": "ssl"}).topics(0.3)

@@ -109,7 +109,7 @@ class TestEvents:
         sources = [[contact["source"].rpartition("/")[2] for contact in event["contacts"]] for event in written]
         assert sources == [["0", "3", "5"], ["1", "4"], ["2"]]
 
-    def test_an_event_says_what_its_request_was(self) -> None:
+    def test_an_event_has_the_facts_of_its_request(self) -> None:
         facts = request("batch-a", contacts=7)
         [event], _ = build([scored(0, facts), scored(1, facts, ("narrow_interval",), ("age",)), rejected(2, facts)])
         assert {name: value for name, value in event.items() if name != "contacts"} == {

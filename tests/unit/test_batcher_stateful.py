@@ -175,7 +175,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.open_batches == len(self.batcher._by_key) + repeats
 
     @invariant()
-    def no_contact_lingers_longer_than_its_linger_says(self) -> None:
+    def no_contact_lingers_longer_than_its_linger(self) -> None:
         due_at = self.batcher.due_at()
         if self.held and not self.batcher.has_full:
             assert due_at is not None

@@ -226,9 +226,9 @@ def test_what_ends_a_service_is_a_log_line_and_the_last_line(
         structlog.reset_defaults()
         root.setLevel(logging.WARNING)
     *_, line, last = capsys.readouterr().err.splitlines()
-    told = json.loads(line)
+    event = json.loads(line)
     said = said.replace("COMMAND", command)
-    assert (told["event"], told["level"], told["detail"].rstrip("0123456789")) == ("stopped", "error", said)
+    assert (event["event"], event["level"], event["detail"].rstrip("0123456789")) == ("stopped", "error", said)
     assert last.startswith(f"stream-scorer: {said}")
     assert "hush" not in line + last  # the text of a foreign exception may quote anything
 

@@ -1,4 +1,4 @@
-"""What the Kafka client says is logged without secrets, whoever quoted them, and once in half a minute."""
+"""Log lines of the Kafka client: without secrets from any source, and repeated at most every half minute."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Alerts and dashboard as files: whole, consistent, and tested by promtool where there is one.
 
-That every metric and label in them is really told is checked beside running services, in ``e2e/test_tracing.py``.
+``e2e/test_tracing.py`` checks with running services that every metric and label in them is exported.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from support_dashboards import (
     LABELS_OF_PROMETHEUS,
     RULES,
     Expression,
+    duplicate_series,
     expressions,
-    not_told,
+    missing_series,
     panels,
     rules,
-    told_twice,
 )
 from test_docs import REPOSITORY, anchors, rows
 
@@ -69,38 +69,38 @@ def test_an_expression_is_read_whole() -> None:
         Expression("sum(a))")
 
 
-def test_what_is_not_told_is_found() -> None:
-    """Without any service, all is missing but what Prometheus makes; with one, what it does not tell."""
-    missing = "\n".join(not_told([]))
+def test_a_metric_that_is_not_exported_is_found() -> None:
+    """Without any service, all but Prometheus' own metrics is missing; with one, what it does not export."""
+    missing = "\n".join(missing_series([]))
     assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds" in missing
     assert "up" not in re.findall(r": (\w+)$", missing, re.MULTILINE)
     metric = "stream_scorer_circuit_breaker_open_time_seconds"
-    told = not_told([f'# TYPE {metric} gauge\n{metric}{{reason="api"}} 0\n'])
-    assert f"rule StreamScorerCircuitOpen: {metric} has no reason=kafka" in told
-    told = not_told([f"# TYPE {metric} gauge\n{metric} 0\n"])
-    assert f"rule StreamScorerCircuitOpen: {metric} has no label reason" in told
+    missing = missing_series([f'# TYPE {metric} gauge\n{metric}{{reason="api"}} 0\n'])
+    assert f"rule StreamScorerCircuitOpen: {metric} has no reason=kafka" in missing
+    missing = missing_series([f"# TYPE {metric} gauge\n{metric} 0\n"])
+    assert f"rule StreamScorerCircuitOpen: {metric} has no label reason" in missing
 
 
-def reasons_told(metrics: ServiceMetrics, family_name: str) -> dict[str, float]:
+def exported_reasons(metrics: ServiceMetrics, family_name: str) -> dict[str, float]:
     exposition = metrics.exposition()[1].decode()
-    assert told_twice(exposition) == []
+    assert duplicate_series(exposition) == []
     [family] = [one for one in text_string_to_metric_families(exposition) if one.name == family_name]
     return {sample.labels["reason"]: sample.value for sample in family.samples}
 
 
-def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() -> None:
+def test_every_reason_is_exported_once_before_its_first_count() -> None:
     """Else an alert is blind to the first time: no rate of what was absent; and to all, where a 0 stands before it."""
     metrics = ServiceMetrics("run")
-    assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 0)
-    assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 0)
+    assert exported_reasons(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 0)
+    assert exported_reasons(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 0)
     for cause in OpenReason:
         metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN, 1, {"reason": cause})
         metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN_TIME, 7.0, {"reason": cause})
     for wait in WaitReason:
         metrics.add(metric_definitions.REQUEST_WAIT_TIME, 2.0, {"reason": wait})
-    assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 1)
-    assert reasons_told(metrics, "stream_scorer_circuit_breaker_open_time_seconds") == dict.fromkeys(OpenReason, 7)
-    assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 2)
+    assert exported_reasons(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 1)
+    assert exported_reasons(metrics, "stream_scorer_circuit_breaker_open_time_seconds") == dict.fromkeys(OpenReason, 7)
+    assert exported_reasons(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 2)
     metrics.close()
 
 
@@ -138,7 +138,7 @@ def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_an_alert_has_severity_summary_and_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     said = rule["annotations"]
     assert said["summary"]
@@ -232,7 +232,7 @@ def test_the_quick_alerts_are_tested_in_the_rhythm_of_prometheus() -> None:
 
 
 class Quiet:
-    """A log that nobody reads."""
+    """A logger that discards its events."""
 
     def info(self, *_: Any, **__: Any) -> None: ...
 
@@ -266,8 +266,8 @@ def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
     observe.state(in_flight=0, uncommitted=0, quota=Quota(300), breaker=state)
     begins, light = SHOWN[reason]
     assert (observe.readiness_failure() or "").startswith(begins)
-    told = reasons_told(metrics, "stream_scorer_circuit_breaker_open")
-    assert {one for one, value in told.items() if value} == {reason}
+    reasons = exported_reasons(metrics, "stream_scorer_circuit_breaker_open")
+    assert {one for one, value in reasons.items() if value} == {reason}
     lights = {
         panel["title"]
         for panel in panels()
@@ -288,7 +288,7 @@ def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
     observe = Observer(Quiet(), metrics, clock)
     observe.partition_assigned(Partition("contact-features", 0), 0)
     assert observe.readiness_failure() is None
-    assert not any(reasons_told(metrics, "stream_scorer_circuit_breaker_open").values())
+    assert not any(exported_reasons(metrics, "stream_scorer_circuit_breaker_open").values())
     metrics.close()
 
 

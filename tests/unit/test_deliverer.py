@@ -251,7 +251,7 @@ class TestTiers:
             odd = Delivery(head.record._replace(timestamp_ms=written_ms), head.callback, 1, 1)
             assert isinstance(route(odd, RULES, START_MS), DeferredDelivery)
 
-    def test_nobody_waits_longer_than_we_ever_let_anybody_wait(self) -> None:
+    def test_a_due_time_beyond_the_longest_wait_is_ignored(self) -> None:
         head = delivery(1, 1, not_before_s=365 * 86_400.0)
         assert route(head, RULES, START_MS) is head
 
@@ -390,7 +390,7 @@ class TestTheLoop:
 
 
 def test_a_revocation_writes_what_the_rebalance_before_it_refused() -> None:
-    """Else whoever gets the partitions sends again what was delivered here."""
+    """Otherwise the new owner of the partitions repeats these deliveries."""
     world = SimulatedReceivers(lambda *_: delivered())
     world.plan(callback(f"cb-{n}") for n in range(4))
     world.endings = ["stale"]
@@ -549,7 +549,7 @@ class TestPace:
 
 
 class TestLeftAlone:
-    """A receiver that says 429 is left alone by the campaign that it said it to, and by all of that."""
+    """A 429 pauses all deliveries of the campaign that received it."""
 
     @staticmethod
     def limited(

@@ -222,7 +222,7 @@ def test_a_campaign_that_answers_409_to_everything_after_a_restart_is_one_line()
     assert [note for note in bench.observe.readiness_notes() if "'bad': circuit" in note]
 
 
-def test_a_409_with_retry_after_pauses_the_campaign_whoever_has_sent_the_callback() -> None:
+def test_a_409_with_retry_after_pauses_the_campaign_regardless_of_the_sender() -> None:
     world = SimulatedReceivers(lambda _, __: replace(refuses(409), retry_after_s=60.0))
     world.plan(callback(f"cb-{n}") for n in range(8))
     DeliveryHarness(world, slots=1).run(lambda: world.now > 1_050)

@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
         stage.close(keep=False)
 
 
-# --- what the worker says
+# --- the metrics of the worker
 
 
 def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
@@ -162,7 +162,7 @@ def test_a_throttled_worker_is_not_an_open_one() -> None:
     assert not read_metrics(metrics.exposition()[1].decode(), "").is_open
 
 
-def test_a_worker_that_has_done_nothing_yet_says_so() -> None:
+def test_a_new_worker_has_zero_counters_and_no_quota() -> None:
     snapshot = read_metrics(ServiceMetrics("run").exposition()[1].decode(), "starting")
     assert (snapshot.read, snapshot.sent, snapshot.quota_remaining) == (0, 0, None)
 

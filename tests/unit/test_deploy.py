@@ -219,7 +219,7 @@ def test_the_images_are_pinned_not_root_and_what_compose_builds() -> None:
         assert (service["build"]["target"] == "local") == (service["command"][0] in {"simulate", "receive"})
 
 
-def test_the_image_says_what_it_is_and_has_no_pip_of_the_base() -> None:
+def test_the_image_has_oci_labels_and_no_pip_of_the_base() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', DOCKERFILE))
     assert (labels["title"], labels["version"]) == (project["name"], project["version"])
@@ -265,7 +265,7 @@ def test_the_health_check_asks_the_workers_port() -> None:
     code, text = check(port)
     assert code == 1
     assert f"no answer at port {port}" in text
-    assert check(STREAM_SCORER_ADMIN__PORT="0") == (0, "the admin port is off"), "else it is unhealthy for ever"
+    assert check(STREAM_SCORER_ADMIN__PORT="0") == (0, "the admin port is off"), "otherwise it would stay unhealthy"
     assert check(STREAM_SCORER_ADMIN__PORT="off") == (1, "off is no port")
 
 

@@ -66,7 +66,7 @@ class TestSending:
         world.finish()
         assert len(world.sent) == 40
 
-    def test_what_the_api_says_of_the_quota_is_kept(self) -> None:
+    def test_rate_limit_headers_of_the_api_are_applied(self) -> None:
         world = DispatcherHarness(
             lambda request: answered(names(request), RateLimitHeaders(100, 100, 30.0)), max_contacts=1, slots=1
         )
@@ -298,7 +298,7 @@ class TestOwnership:
         assert [one.contact_id for one in world.deferrals] == ["a"]
         assert world.asked["a"] == 1
 
-    def test_asked_records_are_all_that_is_asked_about_or_will_be_again(self) -> None:
+    def test_requested_records_are_those_in_flight_or_waiting_for_a_retry(self) -> None:
         world = DispatcherHarness(
             lambda request: refused() if "a" in names(request) else server_error(503, 60.0),
             max_contacts=1,

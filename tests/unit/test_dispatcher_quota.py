@@ -243,7 +243,7 @@ def seconds_by_reason(world: DispatcherHarness) -> dict[WaitReason, float]:
 
 
 class TestWaits:
-    """The sums tell the truth: what they add up to is the time in which something waited."""
+    """The wait times add up to the time in which a request waited."""
 
     def test_the_own_quota(self) -> None:
         world = DispatcherHarness(max_contacts=1, requests_per_minute=10, slots=16)

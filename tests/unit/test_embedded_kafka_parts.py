@@ -104,12 +104,12 @@ def test_jars_are_fetched_once_then_checked_at_every_start(tmp_path: Path, monke
     (partial / "jars").mkdir(parents=True)
     (partial / "jars" / "one-1.jar").write_bytes(b"fir")  # an earlier fetch was cut off here
     monkeypatch.setattr(kafka_jars, "_download", arriving(one=b"first", two=b"second"))
-    told: list[str] = []
+    lines: list[str] = []
 
-    jars = verified_jars(tmp_path, told.append, lock)
+    jars = verified_jars(tmp_path, lines.append, lock)
 
     assert [jar.read_bytes() for jar in jars] == [b"first", b"second"]
-    assert told[-1] == "checking the 2 jars of Apache Kafka"
+    assert lines[-1] == "checking the 2 jars of Apache Kafka"
     assert not partial.exists()
 
     def not_again(_staging: Path, _lock: object, _arrivals: object) -> list[Path]:
@@ -139,9 +139,9 @@ def test_a_fetch_that_brings_anything_else_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == [".fetch.lock"]
 
 
-def test_no_network_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")  # nobody listens there
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")  # no listener
     monkeypatch.setenv("M2_REPO", str(tmp_path / "empty"))
     with pytest.raises(
         LocalError, match=r"could not be fetched from .*: no connection.*needs the network once"
@@ -162,12 +162,12 @@ def test_a_full_or_read_only_disk_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 def test_progress_counts_the_jars_and_bytes_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_jars, "_REPORT_EVERY_S", 0.0)
-    told: list[str] = []
-    arrivals = kafka_jars._Arrivals(lock_of(one=b"x" * 3_000_000, two=b"y" * 1_000_000), told.append)
+    lines: list[str] = []
+    arrivals = kafka_jars._Arrivals(lock_of(one=b"x" * 3_000_000, two=b"y" * 1_000_000), lines.append)
     with arrivals.file("one-1.jar", 3_000_000) as add:
         add(1_000_000)
         add(2_000_000)
-    assert [line.removeprefix(f"fetching Apache Kafka {KAFKA_VERSION} (once): ") for line in told] == [
+    assert [line.removeprefix(f"fetching Apache Kafka {KAFKA_VERSION} (once): ") for line in lines] == [
         "0 of 2 jars, 0.0 of 4.0 MB",
         "0 of 2 jars, 1.0 of 4.0 MB",
         "0 of 2 jars, 3.0 of 4.0 MB",
@@ -328,7 +328,7 @@ def test_cluster_ids_look_like_kafkas_own_and_differ() -> None:
 def test_folders_follow_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # XDG says: to be ignored
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # XDG requires: to be ignored
     assert default_data_dir() == tmp_path / ".local/share/stream-scorer/kafka"
     assert default_cache_dir() == tmp_path / ".cache/stream-scorer"
     monkeypatch.setenv("XDG_DATA_HOME", "/elsewhere")

@@ -114,7 +114,7 @@ def test_a_port_that_was_asked_for_is_not_changed(tmp_path: Path, made: list[Any
 
 
 @pytest.mark.parametrize("place", range(6), ids=lambda place: f"{('client', 'controller')[place // 3]}-{place % 3 + 1}")
-def test_a_cluster_draws_all_its_ports_anew(
+def test_a_cluster_chooses_all_of_its_ports_again(
     tmp_path: Path, made: list[Any], taken: int, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     drawn = [free_port() for _ in range(6)]
@@ -132,7 +132,7 @@ def test_a_cluster_draws_all_its_ports_anew(
     assert str(taken) not in {port for some in ports for port in some}
 
 
-def test_it_gives_up_where_every_draw_meets_somebody(
+def test_it_gives_up_if_every_chosen_port_is_taken(
     tmp_path: Path, made: list[Any], taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_layout, "free_port", drawing([taken, *(free_port() for _ in range(5))] * 3))

@@ -77,7 +77,7 @@ with EndLimit(30) as limit:
 
 
 @pytest.mark.parametrize("signals", ["SIGTERM", "SIGHUP SIGHUP"])
-def test_a_signal_that_interrupts_whoever_holds_the_lock_of_the_event_stops_the_service(signals: str) -> None:
+def test_a_signal_that_interrupts_the_holder_of_the_event_lock_stops_the_service(signals: str) -> None:
     """The handler waited for that lock, which its own thread held: the service went on for good."""
     ended = run(f"""
 import os, signal, threading

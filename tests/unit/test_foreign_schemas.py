@@ -200,7 +200,7 @@ def test_what_is_no_schema_or_not_safe_is_still_refused(kinds: list[Any], proble
         decode(with_more(*kinds), BODY + bytes(20))
 
 
-def test_the_symbols_of_a_used_field_are_told_apart() -> None:
+def test_the_symbols_of_a_used_field_are_distinguished() -> None:
     """A symbol that Avro does not allow is none of the reader's; those beside it are read."""
 
     def side(*symbols: str) -> dict[str, Any]:

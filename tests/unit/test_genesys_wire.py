@@ -21,7 +21,7 @@ VALUES = (
 
 
 @given(st.lists(st.tuples(TEXT, st.dictionaries(TEXT, VALUES, max_size=4)), max_size=5), st.none() | TEXT)
-def test_body_is_what_it_says_and_as_long_as_announced(contacts: list, version: str | None) -> None:
+def test_the_body_has_its_content_and_its_announced_length(contacts: list, version: str | None) -> None:
     parts = [wire.encode_contact(contact_id, features) for contact_id, features in contacts]
     body = wire.build_body(parts, version)
     expected = {"contacts": [{"contactId": contact_id, "features": features} for contact_id, features in contacts]}
@@ -84,7 +84,7 @@ def test_any_bytes_are_results_or_malformed(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("details", [None, 1, {}, [[]], [None], [{"entityId": None}], [{"entityId": ""}], [{}]])
-def test_details_that_name_nobody(details: object) -> None:
+def test_details_without_a_contact(details: object) -> None:
     assert wire.parse_error(json.dumps({"details": details}).encode()).named == frozenset()
 
 

@@ -112,7 +112,7 @@ def test_words_of_foreign_errors_are_not_passed_on() -> None:
         ("closed", True, HttpFailure.NO_CONNECTION),
     ],
 )
-def test_cut_says_more_than_the_error_it_caused(cut_for: str, connected: bool, kind: HttpFailure) -> None:
+def test_a_deadline_takes_precedence_over_the_error_it_caused(cut_for: str, connected: bool, kind: HttpFailure) -> None:
     error = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
     got, message = classify(error, deadline(cut_for, connected=connected), "host", 3.0)
     assert got is kind

@@ -226,7 +226,7 @@ def test_the_newer_group_protocol_is_given_no_property_that_the_broker_decides()
     check_properties(settings)
 
 
-def test_the_clients_own_log_goes_where_it_is_told() -> None:
+def test_the_log_of_the_client_goes_to_the_given_logger() -> None:
     logger = logging.getLogger("test")
     assert consumer_config(settings_with(), logger=logger)["logger"] is logger
     assert "logger" not in consumer_config(settings_with())

@@ -20,7 +20,7 @@ ONE, TWO = Partition("features", 0), Partition("features", 1)
 
 
 class FakeAdmin:
-    """Answers when it is told to; ``requests`` are the partitions of each request."""
+    """Admin client that responds on demand; ``requests`` are the partitions of each request."""
 
     def __init__(self) -> None:
         self.requests: list[list[Partition]] = []

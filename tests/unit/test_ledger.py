@@ -207,7 +207,7 @@ class TestAnswersThatOutliveOwnership:
             ledger.assign(P0, start_offset=0, next_offset=0)
         assert not ledger.read(record(0))
 
-    def test_what_nobody_asks_about_any_more_is_asked_again(self) -> None:
+    def test_a_record_without_a_request_in_flight_is_sent_again(self) -> None:
         ledger = owning()
         ledger.read(record(0))
         ledger.revoke(P0, [record(0)])
@@ -215,7 +215,7 @@ class TestAnswersThatOutliveOwnership:
         ledger.assign(P0, start_offset=0, next_offset=0)
         assert ledger.read(record(0))
 
-    def test_what_was_not_asked_about_is_asked_when_read_again(self) -> None:
+    def test_a_record_that_was_not_sent_is_sent_when_read_again(self) -> None:
         ledger = owning()
         ledger.read(record(0))
         ledger.revoke(P0, [])
@@ -265,7 +265,7 @@ class TestAnswersThatOutliveOwnership:
         assert len(remembered) == 0
 
     @pytest.mark.parametrize("finished_before", [True, False])
-    def test_a_topic_made_anew_gets_no_old_answers(self, *, finished_before: bool) -> None:
+    def test_a_recreated_topic_gets_no_outcome_of_its_predecessor(self, *, finished_before: bool) -> None:
         old, new = record(0, value=b"old"), record(0, value=b"new")
         ledger = owning()
         ledger.read(old)

@@ -134,7 +134,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def deliver(self, mine: Mine, one: SourceRecord) -> None:
         mine.position = one.next_offset
         new = self.ledger.read(one)
-        if one.offset < mine.settled:  # another worker has published it, and settling told
+        if one.offset < mine.settled:  # another worker has published it, as the resolved commit shows
             assert not new
             return
         mine.rows.append(one)
@@ -147,11 +147,11 @@ class LedgerMachine(RuleBasedStateMachine):
         remembered_at = self.remembered_at.pop(key, None)
         if new:
             assert remembered_at is None or self.remembered - remembered_at >= REMEMBERED, "bought again"
-            assert one not in self.in_flight, "asked about twice at once"
+            assert one not in self.in_flight, "two requests in flight for one record"
         elif one in self.in_flight:
             assert self.ledger.is_pending(one)
         else:
-            assert remembered_at is not None, "nobody finds its outcome"
+            assert remembered_at is not None, "its outcome is lost"
             mine.finished[one.offset] = self.outcome_in_ledger(one)
 
     @rule(partition=partitions)

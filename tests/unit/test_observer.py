@@ -78,7 +78,7 @@ def harness() -> Harness:
     return Harness()
 
 
-def test_readyz_says_since_when_why_and_when_the_next_probe_is_due(harness: Harness) -> None:
+def test_readyz_has_start_reason_and_next_probe(harness: Harness) -> None:
     assert harness.observe.readiness_failure() is None
     harness.breaker.trip(DOWN, harness.now)
     assert (
@@ -129,7 +129,7 @@ def test_one_line_for_each_change_and_none_for_a_probe(harness: Harness) -> None
     ]
 
 
-def test_what_a_hold_says_already_is_not_said_of_its_probes(harness: Harness) -> None:
+def test_a_failure_reported_by_the_open_breaker_is_not_logged_for_its_probes(harness: Harness) -> None:
     harness.failed(server_error(503))
     harness.breaker.trip(DOWN, harness.now)
     harness.failed(server_error(503))
@@ -193,7 +193,7 @@ def test_controls_and_deferred_contacts_are_counted(harness: Harness) -> None:
     assert harness.sample('stream_scorer_contacts_total{outcome="deferred",reason="1"}') == 3
 
 
-def test_a_pause_says_when_the_next_request_may_go(harness: Harness) -> None:
+def test_a_throttle_has_the_time_of_the_next_request(harness: Harness) -> None:
     harness.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", harness.now, harness.now + 40.0)
     harness.pass_s(4.0)
     assert harness.observe.readiness_failure() is None
@@ -295,7 +295,7 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(harness: Harness)
     assert found["stream_scorer_commit_stall_time_seconds"] == 1
     assert found["stream_scorer_oldest_uncommitted_age_seconds"] == pytest.approx(60 + 606)
     harness.breaker.trip(DOWN, harness.now)
-    assert look(1_000, offset=8) is None, "a hold says why"
+    assert look(1_000, offset=8) is None, "an open breaker explains the wait"
     harness.breaker.reset()
     harness.now += 1_000.0
     harness.observe.heartbeat()

@@ -56,7 +56,7 @@ class TestWhereTo:
             ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"}, set()),
         ],
     )
-    def test_says_whether_there_are_traces(self, environ: dict[str, str], exporters: set[str]) -> None:
+    def test_traces_are_exported_if_an_exporter_is_chosen(self, environ: dict[str, str], exporters: set[str]) -> None:
         assert chosen_exporters(environ, TRACES) == exporters
         values = trace_values(environ)
         assert (values.exporters if values is not None else set()) == exporters
@@ -259,7 +259,7 @@ class TestWhatIsSampled:
                 {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "1e-3"},
                 Sampling("traceidratio", 0.001),
             ),
-            # Each sampler says what its argument is; to this one it is nothing.
+            # Each sampler defines its argument; this one has none.
             ({"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": "x"}, Sampling("always_on")),
         ],
     )
@@ -331,7 +331,7 @@ class TestNumbers:
             assert str(refused.value).startswith(f"{name}: {bad[:40]}")
             assert str(refused.value).endswith(f"use a whole number from {least} to {LARGEST}")
 
-    def test_nobody_reads_those_of_what_nobody_wants(self) -> None:
+    def test_variables_of_a_signal_without_exporter_are_not_read(self) -> None:
         assert trace_values({"OTEL_BSP_MAX_QUEUE_SIZE": "abc", "OTEL_TRACES_SAMPLER": "x"}) is None
         assert metric_values({"OTEL_METRIC_EXPORT_INTERVAL": "abc"}) is None
 

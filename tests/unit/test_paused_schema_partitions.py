@@ -25,7 +25,7 @@ SCHEMA = {"type": "record", "name": "R", "fields": []}
 
 
 class Registry:
-    """Answers as it is told: a schema, None for "there is none", or an error."""
+    """Registry with scripted responses: a schema, None for "not found", or an error."""
 
     def __init__(self) -> None:
         self.answers: dict[int, Any] = {}
@@ -175,7 +175,7 @@ class TestLookup:
         clock.late_s = 29.0
         assert lookup.is_answered(17)
         clock.late_s = 31.0
-        with pytest.raises(UndecodableError):  # a record that was let in before keeps its answer
+        with pytest.raises(UndecodableError):  # a record that was admitted before keeps its error
             lookup.writer(17)
         assert not lookup.is_answered(17)  # and it is asked for again
         wait_until(lambda: lookup.is_answered(17), lambda: "the new answer")
@@ -321,7 +321,7 @@ class TestWaits:
         assert harness.reader.gone_on == [(Partition("t", 0), 11)]
         assert all(harness.read(0, offset, schema_id) for offset, schema_id in ((11, 17), (12, 1), (13, 18)))
 
-    def test_the_reason_is_told_when_it_changes_and_when_it_is_over(self) -> None:
+    def test_the_reason_is_reported_when_it_changes_and_when_it_ends(self) -> None:
         harness = Harness()
         assert not harness.read(0, 10, 17)
         harness.waits.resume_resolved()

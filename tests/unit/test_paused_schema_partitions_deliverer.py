@@ -20,7 +20,7 @@ KNOWN, UNKNOWN = 3, 17
 
 
 class Lookup:
-    """Knows one id from the start, and the other when it is told."""
+    """Lookup with one id from the start, and the other once it is added."""
 
     def __init__(self) -> None:
         self.known = {KNOWN}

@@ -86,7 +86,7 @@ class TestExamine:
     def test_the_threshold_itself_calls(self, score: float, kind: type) -> None:
         assert isinstance(look(record(score=score)), kind)
 
-    def test_a_score_in_review_calls_nobody(self) -> None:
+    def test_a_score_in_review_is_not_selected(self) -> None:
         assert isinstance(look(record(review_reasons=["narrow_interval"])), BelowThreshold)
 
     @pytest.mark.parametrize("data", [None, b"", b"\xc3\x01nonsense", SCORES.encode(value())[:-1]])

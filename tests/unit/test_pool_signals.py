@@ -1,4 +1,4 @@
-"""A signal that arrives while the loop waits for answers must not make it wait for ever."""
+"""A signal during the wait for responses must not block the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ban list of the house style, over names, docstrings, comments, texts of the command line, and pages."""
+"""Ban list of the house style, over names, docstrings, comments, texts of the command line, pages, and the other files.
+
+Exempt are the released schemas, which never change, and this file, which contains the words.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,19 @@ BANNED = re.compile(
 NOUNS = {"wiring", "scoring", "tracing", "logging"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHER_FOLDERS = (".ci", "benchmarks", "deploy", "examples", "requirements", "schemas", "tests")
+EXEMPT = {ROOT / "tests" / "unit" / "test_prose.py", *(ROOT / "schemas" / "released").rglob("*")}
+
+
+def other_files() -> list[Path]:
+    """Return the files outside of the package and the pages: those of the root folder and of `OTHER_FOLDERS`."""
+    top = [path for pattern in ("*file", "*.md", "*.toml", "*.yml", ".env.example") for path in ROOT.glob(pattern)]
+    below = [path for folder in OTHER_FOLDERS for path in (ROOT / folder).rglob("*")]
+    files = {path for path in [*top, *below] if path.is_file() and "__pycache__" not in path.parts}
+    return sorted(files - EXEMPT - set(PAGES))
+
+
+OTHER_FILES = other_files()
 
 
 def comments(source: str) -> Iterator[tuple[int, str]]:
@@ -36,7 +52,7 @@ def comments(source: str) -> Iterator[tuple[int, str]]:
 
 def names(source: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.string != "tell":  # the position in a file
+        if token.type == tokenize.NAME and token.string != "tell":  # `IO.tell`, the position in a file
             yield token.start[0], token.string.replace("_", " ")
 
 
@@ -65,18 +81,37 @@ def test_the_list_sees_a_planted_word() -> None:
     assert found(names(source)) == ["line 3: 'told'"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_code_is_in_plain_terms(path: Path) -> None:
+def parts_of_code(path: Path) -> list[tuple[int, str]]:
     source = path.read_text()
     tree = ast.parse(source)
     # Of all strings, not of the command line's alone: errors and log events are texts for operators, too.
-    parts = [*docstrings(tree), *comments(source), *texts(tree), *names(source)]
-    assert found(iter(parts)) == []
+    return [*docstrings(tree), *comments(source), *texts(tree), *names(source)]
+
+
+def lines_of_text(path: Path) -> list[tuple[int, str]]:
+    return list(enumerate(path.read_text(errors="replace").splitlines(), 1))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_code_is_in_plain_terms(path: Path) -> None:
+    assert found(iter(parts_of_code(path))) == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_are_in_plain_terms(path: Path) -> None:
-    assert found((number, line) for number, line in enumerate(path.read_text().splitlines(), 1)) == []
+    assert found(iter(lines_of_text(path))) == []
+
+
+def test_tests_and_deployment_are_in_plain_terms() -> None:
+    """One test for all of them: a test for each file would be a fifth of the unit tests."""
+    by_file = {
+        path.relative_to(ROOT).as_posix(): found(
+            iter(parts_of_code(path) if path.suffix == ".py" else lines_of_text(path))
+        )
+        for path in OTHER_FILES
+    }
+    assert {name: words for name, words in by_file.items() if words} == {}
+    assert len(by_file) > 300, "the folders of the repository were not found"
 
 
 def test_no_module_is_a_gerund() -> None:

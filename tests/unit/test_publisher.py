@@ -1,4 +1,4 @@
-"""The publisher against a sink and a group that do what they are told, with the real ledger, encoder and audits."""
+"""The publisher against a scripted sink and group, with the real ledger, encoder and audit chain."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LIMITS = {
 
 
 class FakeSink:
-    """Answers as scripted; what it says is committed is visible in ``log``."""
+    """Sink with scripted responses; committed transactions are visible in ``log``."""
 
     def __init__(self) -> None:
         self.answers: list[Publication | Callable[[list[OutRecord]], Publication]] = []
@@ -124,7 +124,7 @@ class FakeGroup:
 
 
 class Silent:
-    """Says nothing; remembers which offsets were counted as published, and the troubles."""
+    """Observer that records the published offsets and the failures."""
 
     def __init__(self) -> None:
         self.counted: list[list[int]] = []
@@ -377,7 +377,7 @@ def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_ch
 
 
 def test_a_trouble_is_over_when_something_is_committed_and_not_when_there_is_a_new_producer() -> None:
-    """With a right missing every new producer is fine and every transaction fails: that is one trouble, told once."""
+    """If a right is missing, each new producer is valid and each transaction fails: one failure, reported once."""
     harness = Harness()
     harness.finish(10)
     harness.sink.answers = [Failed("no right"), Failed("no right")]
@@ -507,7 +507,7 @@ def test_a_topic_whose_id_cannot_be_read_waits() -> None:
 
 
 def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
-    """Else whoever gets the partitions buys again what is finished here."""
+    """Otherwise the new owner of the partitions pays again for what is finished here."""
     harness = Harness()
     harness.finish(10)
     harness.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)]

@@ -28,7 +28,7 @@ def test_another_archive_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == [".fetch-registry.lock"]
 
 
-def test_without_a_network_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_is_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(_: Path) -> Path:
         raise requests.ConnectionError
 

@@ -50,7 +50,7 @@ def test_the_first_such_record_and_the_setting_are_named() -> None:
     )
 
 
-def test_what_somebody_else_wrote_is_no_reason_while_the_books_come_out_even() -> None:
+def test_unrelated_records_are_no_finding_if_the_report_is_balanced() -> None:
     check(FRAMED, is_balanced=True)
 
 

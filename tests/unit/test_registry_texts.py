@@ -77,6 +77,6 @@ def test_a_schema_of_another_kind_under_our_subject_is_a_finding(
     ]
 
 
-def test_who_may_not_ask_is_told_so() -> None:
+def test_a_403_names_the_registry_properties() -> None:
     with pytest.raises(RegistryRefused, match=r"check schema_registry\.properties"):
         compare(registry(Client(403)), "scores-value", load_schema(SchemaFile.CONTACT_SCORE))

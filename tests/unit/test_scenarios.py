@@ -165,7 +165,7 @@ def test_time_begins_with_the_first_request() -> None:
     assert stage.state().over
 
 
-def test_a_fault_acts_as_long_as_its_step_or_as_often_as_it_says() -> None:
+def test_a_fault_is_limited_by_its_step_and_its_times() -> None:
     stage = Stage({"at_s": 1, "for_s": 2, "faults": [{**FAULT, "times": 1}, {"action": {"status": 429}}]})
     assert [stage.request(at_s) for at_s in (0, 1, 1.5, 2, 3)] == [None, 503, 429, 429, None]
 
@@ -197,7 +197,7 @@ def test_speed_shortens_every_time() -> None:
     assert stage.lines == ["1 s: step 1, for 1 s", "2 s: step 1: over"]
 
 
-def test_steps_that_nobody_saw_are_over_all_the_same() -> None:
+def test_steps_without_a_request_end_on_time() -> None:
     stage = Stage({"at_s": 1, "for_s": 1, "faults": [FAULT], "config": {"quota": 1}})
     assert stage.request(0) is None
     assert stage.request(5) is None
@@ -234,7 +234,7 @@ def test_another_scenario_takes_the_place_and_reset_ends_it() -> None:
     assert stage.request(0) == 503
     stage.api.play(parse_scenario({"step": [{"at_s": 5, "faults": [FAULT]}]}, "here"))
     assert (stage.request(1), stage.api.config.quota) == (None, 1000)
-    assert stage.request(6) == 503, "its time begins anew"
+    assert stage.request(6) == 503, "its time starts again"
     stage.api.reset()
     assert stage.api.playing() is None
     assert stage.request(7) is None
@@ -266,14 +266,14 @@ def test_the_demo_expects_the_refused_contacts_to_be_rejected_and_nothing_else_t
     assert Counter(others) - Counter(record.rejected_for for record in plain) == Counter()
 
 
-def test_the_worker_of_the_demo_reads_what_the_demo_says() -> None:
+def test_the_worker_of_the_demo_has_the_settings_that_the_demo_prints() -> None:
     settings = load_settings(environ={**REQUIRED, **worker_environment()})
-    told = "\n".join(introduction(load_scenario("poison")))
+    text = "\n".join(introduction(load_scenario("poison")))
     for name, value in WORKER_SETTINGS.items():
         section, key = name.split(".")
         assert getattr(getattr(settings, section), key) == float(value)
-        assert f"{name} = {value}" in told
-    assert "only those that it always refuses" in told
+        assert f"{name} = {value}" in text
+    assert "only those that it always refuses" in text
     assert "no contact may be lost or rejected" in introduction(load_scenario("bad-day"))[-1]
 
 
@@ -300,11 +300,11 @@ class FakeSimulator:
         (PlayState("s", 1.0, (), (), over=True), "over"),
     ],
 )
-def test_the_scene_is_told_in_a_few_words(state: PlayState, words: str) -> None:
+def test_the_scene_is_described_in_a_few_words(state: PlayState, words: str) -> None:
     assert scene(FakeSimulator(state)) == words  # type: ignore[arg-type]
 
 
-def test_the_end_says_what_was_answered_and_what_was_not_played() -> None:
+def test_the_summary_has_the_responses_and_the_steps_not_played() -> None:
     state = PlayState("s", 1.0, (), ("b", "c"), over=False)
     simulator = FakeSimulator(state, token={"200": 1}, score={"200": 1000, "503": 2}, other={"404": 1})
     assert closing_line(simulator) == (  # type: ignore[arg-type]

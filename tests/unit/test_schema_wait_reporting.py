@@ -1,4 +1,4 @@
-"""What the observers tell while records wait for the schemas of their writers."""
+"""Readiness, log and metrics while records wait for the schemas of their writers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scorer(log: Any, metrics: MemoryMetrics) -> Observer:
     return made
 
 
-def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
+def test_readyz_of_the_scorer_has_the_reason_and_its_start() -> None:
     log = RecordingLog()
     metrics = MemoryMetrics("run")
     observe = scorer(log, metrics)
@@ -56,7 +56,7 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     assert metrics.value(CIRCUIT_BREAKER_OPEN, reason="registry") == 0
 
 
-def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
+def test_readyz_of_a_campaign_worker_loop_has_the_reason() -> None:
     log: Any = RecordingLog()
     metrics = MemoryMetrics("callbacks")
     observe = PlannerObserver(log, metrics, CLOCK)

@@ -33,7 +33,7 @@ FORGED = '\r\n{"level":"info","event":"forged"}\x1b[2J\u2028\u0085'
 
 
 def points() -> list[list[str]]:
-    """The rows of its tables of points, but for those that are left to whoever runs it."""
+    """The rows of its tables of points, except those that are left to the operator."""
     text = PAGE.read_text(encoding="utf-8").partition("\n## Left to")[0]
     lines = [line for line in text.splitlines() if line.startswith("| V")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -141,7 +141,7 @@ def _as_it_was() -> object:
 def test_what_is_logged_cannot_forge_a_line(logs: io.StringIO) -> None:
     configure_logging(form="json", stream=logs)
     structlog.get_logger("ours").warning("rejected", contact_id=FORGED, headers=[(FORGED, FORGED.encode())])
-    logging.getLogger("theirs").warning("the broker says %s", FORGED)
+    logging.getLogger("theirs").warning("broker error: %s", FORGED)
     written = logs.getvalue()
     assert len(written.splitlines()) == written.count("\n") == 2
     assert [json.loads(line)["level"] for line in written.splitlines()] == ["warning", "warning"]

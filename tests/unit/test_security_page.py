@@ -92,7 +92,7 @@ def needed() -> set[tuple[str, acls.Right]]:
     return {(program, right) for program, some in programs.items() for right in some}
 
 
-def test_the_table_says_what_the_programs_need_and_nothing_else() -> None:
+def test_the_table_has_exactly_the_rights_of_the_programs() -> None:
     table = in_the_table()
     for program, right in needed():
         assert any(given.covers(program, right) for given in table), f"{program}: {right}"
@@ -100,7 +100,7 @@ def test_the_table_says_what_the_programs_need_and_nothing_else() -> None:
         assert any(given.covers(program, right) for program, right in needed()), given
 
 
-def test_the_commands_give_what_the_table_says() -> None:
+def test_the_commands_grant_the_rights_of_the_table() -> None:
     assert in_the_commands() == in_the_table()
 
 

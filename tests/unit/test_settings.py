@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SECRET = "s3cr3t-value"
 
-# The contract's table, key by key: whoever changes a name or a default has to change it here, too.
+# The table of the contract, key by key: a changed name or default has to be changed here, too.
 LIST_COLUMNS = (
     *("contact_id", "event_id", "campaign_id", "score", "confidence_lower", "confidence_upper"),
     *("model_id", "model_version", "occurred_at", "scored_at"),
@@ -227,7 +227,7 @@ def test_tables_of_free_names_are_merged_name_by_name(tmp_path: Path) -> None:
     settings = load_settings(file, environ=environ)
     assert settings.kafka.properties == {"sasl.username": "u", "sasl.password": SECRET, "retries": 4}
     features = settings.model.features
-    # A feature is replaced as a whole: half of one definition and half of another would be nobody's intention.
+    # A feature is replaced as a whole: half of one definition and half of another would not be intended.
     assert [(f.name, f.type, f.minimum, f.impute) for f in features.values()] == [
         ("a", "string", None, None),
         ("b", "number", None, 1.5),
@@ -249,7 +249,7 @@ def test_tables_of_free_names_are_merged_name_by_name(tmp_path: Path) -> None:
         ("STREAM_SCORER_GENESYS__CLIENT_SECRET_FIL", "STREAM_SCORER_GENESYS__CLIENT_SECRET_FILE"),
     ],
 )
-def test_an_unknown_variable_is_an_error_that_says_what_was_meant(name: str, meant: str) -> None:
+def test_an_unknown_variable_is_an_error_with_a_suggestion(name: str, meant: str) -> None:
     assert refused({name: SECRET}) == [f"unknown environment variable {name}; did you mean {meant}?"]
 
 
@@ -274,7 +274,7 @@ def test_an_unknown_variable_is_an_error_that_says_what_was_meant(name: str, mea
         ),
     ],
 )
-def test_an_unknown_name_in_the_file_says_what_was_meant(tmp_path: Path, text: str, line: str) -> None:
+def test_an_unknown_key_in_the_file_is_an_error_with_a_suggestion(tmp_path: Path, text: str, line: str) -> None:
     file = written(tmp_path, text)
     assert refused(file=file) == [line.format(file=file)]
 
@@ -807,9 +807,7 @@ def test_properties_with_secrets_may_stand_in_a_file_beside_the_others(tmp_path:
         (f'{{"sasl.password": ["{SECRET}"]}}', "kafka.properties"),
     ],
 )
-def test_a_file_of_properties_that_is_no_good_is_told_without_what_is_in_it(
-    tmp_path: Path, content: str, reason: str
-) -> None:
+def test_an_invalid_properties_file_is_reported_without_its_content(tmp_path: Path, content: str, reason: str) -> None:
     secrets = tmp_path / "kafka.json"
     secrets.write_text(content)
     lines = refused({KAFKA_FILE: str(secrets), "STREAM_SCORER_KAFKA__PROPERTIES": '{"sasl.username": "scorer"}'})
@@ -853,7 +851,7 @@ def test_a_life_that_is_shorter_than_a_request_is_a_warning() -> None:
     (warning,) = load_settings(environ=patient).warnings
     assert "admin.max_unexplained_wait_s (300)" in warning
     assert "305 s" in warning
-    assert load_settings(environ={**patient, "STREAM_SCORER_ADMIN__PORT": "0"}).warnings == (), "nobody asks /livez"
+    assert load_settings(environ={**patient, "STREAM_SCORER_ADMIN__PORT": "0"}).warnings == (), "/livez is not served"
     assert load_settings(environ={**patient, "STREAM_SCORER_ADMIN__MAX_UNEXPLAINED_WAIT_S": "306"}).warnings == ()
 
 

@@ -110,7 +110,7 @@ def test_a_request_needs_a_token_that_was_given_has_not_expired_and_was_not_revo
     assert code(second) == "bad.credentials"
 
 
-def test_a_client_without_the_scope_is_told_which_one_is_missing() -> None:
+def test_a_client_without_the_scope_gets_the_name_of_the_missing_scope() -> None:
     api = SimulatedApi(SimulatorConfig(scopes=()))
     refusal = api.admit(token(api), "ctx")
     assert refusal is not None

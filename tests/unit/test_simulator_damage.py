@@ -102,7 +102,7 @@ def test_numbers_can_be_written_that_are_none(literal: str, field: str) -> None:
 
 def test_edits_follow_each_other_whatever_is_left() -> None:
     renamed = after({"do": "unknown"}, {"do": "omit", "of": {"prefix": "C-"}})
-    assert renamed == [], "a selection goes by the contact that was asked about"
+    assert renamed == [], "a selection applies to the contact of the request"
     found = after(
         {"do": "remove", "field": "confidenceInterval"},
         {"do": "set", "field": "lower", "value": 7},
@@ -162,7 +162,7 @@ def test_bodies_can_be_no_json_another_shape_and_very_deep() -> None:
         ([], []),
     ],
 )
-def test_a_refusal_names_contacts_asked_about_or_not(names: Any, named: list[str]) -> None:
+def test_a_rejection_names_contacts_of_the_request_or_others(names: Any, named: list[str]) -> None:
     body = json.loads(answer(status=400, names=names, asked=("C-0", "C-1", "C-2")).body)
     assert [detail["entityId"] for detail in body["details"]] == named
 

@@ -34,7 +34,7 @@ def statuses(script: FaultBook, requests: int) -> list[int | None]:
     return [action and action.status for action in actions]
 
 
-def test_a_fault_acts_once_unless_told_otherwise() -> None:
+def test_a_fault_applies_once_by_default() -> None:
     assert statuses(book(fault()), 3) == [503, None, None]
     assert statuses(book(fault(times=2)), 3) == [503, 503, None]
     assert statuses(book(fault(times=None)), 3) == [503, 503, 503]
@@ -134,7 +134,7 @@ def test_what_is_asked_is_read_as_far_as_it_can_be(body: bytes, expected: Reques
     assert asked_in(body) == expected
 
 
-def test_the_state_says_how_far_the_script_has_come_and_clear_ends_it() -> None:
+def test_the_state_has_the_progress_of_the_script_and_clear_ends_it() -> None:
     script = book(fault(after=1, times=None))
     statuses(script, 3)
     assert script.state() == [

@@ -196,7 +196,7 @@ def test_contacts_are_refused_by_prefix_and_named_only_by_the_naming_one() -> No
     assert [item.entity_id for item in refusal.value.complaints] == ["REFUSE-NAMED-1", "REFUSE-NAMED-2"]
 
 
-def test_an_unknown_version_is_told_apart_from_a_bad_request() -> None:
+def test_an_unknown_version_is_distinguished_from_a_bad_request() -> None:
     request = {"contacts": [contact()], "modelVersion": "v9"}
     with pytest.raises(UnknownVersion, match="v9"):
         Model(SimulatorConfig()).score(request)

@@ -75,14 +75,14 @@ def test_that_there_is_nothing_more_is_no_trouble(
 
 
 @pytest.mark.parametrize("name", ["GROUP_MAX_SIZE_REACHED", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"])
-def test_whatever_else_the_group_says_is_said(
+def test_other_group_errors_are_logged(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0) == []
     assert [record.getMessage() for record in caplog.records] == ["group g: JoinGroup failed: no"]
 
 
-def test_a_commit_that_may_not_be_read_says_who_lacks_which_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denied_commit_lookup_names_the_missing_right(monkeypatch: pytest.MonkeyPatch) -> None:
     class FakeConsumer:
         def __init__(self, _config: dict[str, Any]) -> None: ...
 

@@ -16,7 +16,7 @@ from stream_scorer.targets import ssrf_guard
 from stream_scorer.targets.ssrf_guard import Guard, blocked_reason, guard_for, why_not_loopback
 
 CLOSED = {
-    "0.0.0.0": "unspecified",  # noqa: S104 - an address, nobody listens
+    "0.0.0.0": "unspecified",  # noqa: S104 - an address without a listener
     "0.1.2.3": "unspecified",
     "169.254.0.1": "link-local",
     "169.254.169.254": "link-local",
@@ -206,7 +206,7 @@ def test_one_closed_address_among_open_ones_bars_them_all() -> None:
         with pytest.raises(AddressBlocked):
             made.connect("a.example", server.getsockname()[1], 5.0)
         server.settimeout(0)
-        with pytest.raises(BlockingIOError):  # nobody has knocked
+        with pytest.raises(BlockingIOError):  # no connection was opened
             server.accept()
 
 

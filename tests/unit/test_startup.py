@@ -1,4 +1,4 @@
-"""A worker that is started while brokers are away, or far away, waits for them and says so."""
+"""A worker that starts while brokers are unreachable or slow waits for them and logs that."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
     metrics.close()
 
 
-def test_two_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_have_an_instance_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a collector takes their counters for one, which goes up and down."""
     for made in (ServiceMetrics("run", instance="scorer-0"), ServiceMetrics("callbacks", instance="scorer-0")):
         assert 'service_instance_id="scorer-0"' in made.exposition()[1].decode()
@@ -293,7 +293,7 @@ def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
     assert "s3cr3t-key" not in logs.getvalue()
 
 
-def test_all_that_is_closed_is_closed_side_by_side_and_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporters_are_closed_in_parallel_with_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectors, "CLOSE_S", 1.0)
     never, done = threading.Event(), threading.Event()
     began = time.monotonic()

@@ -52,7 +52,7 @@ def sink(monkeypatch: pytest.MonkeyPatch) -> TransactionalSink:
 RECORDS = [OutRecord("scores", b"k", b"v", []), OutRecord("audit", b"k", b"v", [])]
 
 
-def test_it_holds_and_says_that_the_clock_is_wrong(sink: TransactionalSink) -> None:
+def test_the_breaker_opens_and_names_the_wrong_clock(sink: TransactionalSink) -> None:
     failed = sink.publish(RECORDS, [], None)
     assert isinstance(failed, Failed)
     assert "this machine's clock is wrong: set it right" in failed.message
@@ -61,7 +61,7 @@ def test_it_holds_and_says_that_the_clock_is_wrong(sink: TransactionalSink) -> N
     assert not sink.is_open
 
 
-def test_of_several_in_a_batch_only_the_transaction_tells_why(
+def test_with_several_records_in_a_batch_only_the_transaction_has_the_reason(
     sink: TransactionalSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Refusing, "reported", KafkaError.INVALID_RECORD)

@@ -104,7 +104,7 @@ def test_no_value_raises(value: bytes) -> None:
     assert context is None or context.trace_id
 
 
-def test_an_output_says_one_trace() -> None:
+def test_an_output_has_one_trace() -> None:
     context = TraceContext(1, 2, 0)
     old = [("traceparent", PARENT), ("a", b"b"), ("tracestate", b"x=1"), ("traceparent", b"?")]
     assert with_trace(old, context) == [("a", b"b"), ("traceparent", f"00-{1:032x}-{2:016x}-00".encode())]

@@ -156,7 +156,7 @@ class TestDelivery:
         assert contacts_of(delivery.record) == [SAMPLED]
 
     @pytest.mark.parametrize("headers", [[], UNSAMPLED.headers, [(CONTACTS_HEADER, b"nonsense")]])
-    def test_what_nobody_samples_has_no_span(
+    def test_an_unsampled_callback_has_no_span(
         self, spans: Spans, exporter: InMemorySpanExporter, headers: Headers
     ) -> None:
         tracer, delivery = deliverer(spans), job_of(headers)

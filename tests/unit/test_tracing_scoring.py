@@ -165,7 +165,7 @@ def test_no_link_is_lost(harness: Harness) -> None:
     assert len(harness.named("poll in")[0].links) == 1_000
 
 
-def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(harness: Harness) -> None:
+def test_an_unsampled_contact_has_no_span_and_keeps_its_headers(harness: Harness) -> None:
     unsampled = TraceContext(5, 6, 0)
     record = harness.read(1, unsampled.headers)
     harness.ask(request_about(record), Answered(EXCHANGE, []))
@@ -196,7 +196,7 @@ def test_the_sampler_decides_where_no_trace_came_along() -> None:
 @pytest.mark.parametrize(
     "value", [b"nonsense", b"00-0-0-01", b"\xff" * 55, b"00-%032x-%016x-01" % (0, 1), b"00-%032x-%016x-01" % (1, 0)]
 )
-def test_a_header_that_is_none_begins_a_trace_anew(harness: Harness, value: bytes) -> None:
+def test_an_invalid_header_starts_a_new_trace(harness: Harness, value: bytes) -> None:
     record = harness.read(1, [("traceparent", value)])
     headers = harness.tracer.sending(record, "out", [("traceparent", value)])
     harness.tracer.committed([scored(record)])
@@ -216,7 +216,7 @@ def test_a_token_turned_away_is_an_attempt_of_its_own(harness: Harness) -> None:
     assert attributes(second)["http.request.resend_count"] == 1
 
 
-def test_trouble_with_the_login_service_is_told_of_it(harness: Harness) -> None:
+def test_a_failure_of_the_login_service_has_its_server_address(harness: Harness) -> None:
     record = harness.read(1, [])
     answer = Unavailable(replace(EXCHANGE, status=None), HttpFailure.NO_TOKEN, "no token")
     harness.ask(request_about(record), answer)
@@ -226,7 +226,7 @@ def test_trouble_with_the_login_service_is_told_of_it(harness: Harness) -> None:
     assert attributes(post)["error.type"] == "no_token"
 
 
-def test_what_is_sent_again_after_an_abort_is_told_twice(harness: Harness) -> None:
+def test_a_record_published_again_after_an_abort_has_two_spans(harness: Harness) -> None:
     record = harness.read(1, PRODUCED.headers)
     looked = harness.tracer.sending(record, "out", [])
     assert harness.tracer.sending(record, "out", []) == looked  # only encoded again
@@ -242,7 +242,7 @@ def test_what_is_sent_again_after_an_abort_is_told_twice(harness: Harness) -> No
     assert sent.status.status_code is StatusCode.UNSET
 
 
-def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(harness: Harness) -> None:
+def test_a_commit_with_a_lost_response_has_its_span_once_it_is_resolved(harness: Harness) -> None:
     done, not_done = harness.read(1, []), harness.read(2, [])
     for record in (done, not_done):
         harness.tracer.sending(record, "out", [])
@@ -274,7 +274,7 @@ def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(commit.links) == len(records)
 
 
-def test_a_rejection_says_why(harness: Harness) -> None:
+def test_a_rejection_has_its_reason(harness: Harness) -> None:
     record = harness.read(1, [])
     harness.tracer.sending(record, "rejected", [])
     harness.tracer.committed([Rejected(record, ("undecodable",), "it is no Avro", "", 1)])
@@ -305,7 +305,7 @@ def test_nothing_is_kept_of_what_goes_elsewhere(harness: Harness) -> None:
     assert any("stream_scorer.batch_id" in attributes(span) for span in harness.named("process in"))
 
 
-def test_lines_name_the_trace_that_tells_of_the_attempt(harness: Harness) -> None:
+def test_log_lines_have_the_trace_of_the_attempt(harness: Harness) -> None:
     record = harness.read(1, PRODUCED.headers)
     first = harness.tracer.response_received(request_about(record), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
     second = harness.ask(request_about(record), Answered(EXCHANGE, []))

@@ -84,7 +84,7 @@ def test_versions_that_are_neither_in_use_nor_waited_for_are_forgotten(
     states.forget_idle(601.0, waiting)
     assert {state.model_version for state in states} == kept
     states.forget_idle(9_999.0, set())
-    assert len(list(states)) == 1, "the last one says since when the API has answered"
+    assert len(list(states)) == 1, "the last one has the time of the last success"
 
 
 def test_successes_of_other_versions() -> None:
