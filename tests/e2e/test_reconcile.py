@@ -107,7 +107,7 @@ class TestHolds:
         assert report.is_balanced, report.findings
         assert (report.before, report.totals.inputs, report.totals.waiting) == (6, 2, 1)
 
-    def test_a_commit_that_is_not_the_workers_is_named(self, ledger: Ledger) -> None:
+    def test_a_foreign_commit_is_reported(self, ledger: Ledger) -> None:
         ledger.put_inputs(3)
         ledger.reset_commit(2)
         report = reconcile(ledger.settings)

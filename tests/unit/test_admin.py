@@ -63,7 +63,7 @@ def test_health_is_ok_or_has_the_reason(service: Service, port: int, path: str, 
     assert ask(port, path)[:2] == (200, "ok\n")
 
 
-def test_live_and_ready_are_two_questions(service: Service, port: int) -> None:
+def test_livez_and_readyz_are_independent(service: Service, port: int) -> None:
     service.ready = "draining"
     assert (ask(port, "/livez")[0], ask(port, "/readyz")[0]) == (200, 503)
 
@@ -125,7 +125,7 @@ def await_connection_threads(expected: Callable[[int], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_a_peer_that_opens_connections_takes_no_more_threads_than_the_limit_and_keeps_no_probe_out(port: int) -> None:
+def test_a_peer_with_many_connections_is_limited_and_blocks_no_probe(port: int) -> None:
     peers: list[socket.socket] = []
     scraper = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     scraper.request("GET", "/metrics")
@@ -152,7 +152,7 @@ def test_a_peer_that_opens_connections_takes_no_more_threads_than_the_limit_and_
             peer.close()
 
 
-def test_a_connection_whose_thread_does_not_end_costs_the_new_one_its_place_and_no_thread() -> None:
+def test_a_connection_beyond_the_limit_is_closed_while_an_old_thread_hangs() -> None:
     release, entered = threading.Event(), threading.Semaphore(0)
 
     def slow() -> str | None:
@@ -192,7 +192,7 @@ def test_an_address_that_is_not_ours_is_one_line() -> None:
         server.start()
 
 
-def test_stop_gives_the_port_and_the_thread_back() -> None:
+def test_stop_releases_the_port_and_the_thread() -> None:
     before = threading.active_count()
     server = AdminServer("127.0.0.1", 0, live=lambda: None, ready=lambda: None, metrics=lambda _: ("text/plain", b""))
     server.start()

@@ -43,7 +43,7 @@ def test_a_missing_event_and_a_changed_one_are_found(framed: Any) -> None:
     assert "sequence 1" in forged
 
 
-def test_what_is_no_event_is_named_by_its_place() -> None:
+def test_an_invalid_event_is_named_by_its_location() -> None:
     [finding] = verify_audit_chain([b"junk"])
     assert finding.startswith("event 0: ")
 
@@ -52,6 +52,6 @@ def test_what_is_no_event_is_named_by_its_place() -> None:
     ("values", "words"),
     [(whole()[0], "values is a single value"), ([*whole()[:1], "text"], "value 1 is no bytes"), ([None], "value 0")],
 )
-def test_other_input_is_one_clear_error(values: Any, words: str) -> None:
+def test_unsupported_input_is_one_clear_error(values: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         verify_audit_chain(values)

@@ -17,13 +17,13 @@ def test_formula(attempt: int, jitter: float, delay_s: float) -> None:
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 10, 3_000])
-def test_a_base_below_one_second_gives_no_burst(attempt: int) -> None:
+def test_a_base_below_one_second_causes_no_burst(attempt: int) -> None:
     """A 429 without ``Retry-After`` is repeated without limit: its pause must not shrink to nothing."""
     assert next_delay_s(attempt, base_s=0.5, max_s=60.0, jitter=0.0) == 0.25
 
 
 @pytest.mark.parametrize("retry_after_s", [0.0, -0.0, -3.0])
-def test_a_retry_after_that_asks_for_no_pause_is_none(retry_after_s: float) -> None:
+def test_a_retry_after_of_zero_is_ignored(retry_after_s: float) -> None:
     delays_s = [next_delay_s(n, base_s=2.0, max_s=60.0, retry_after_s=retry_after_s, jitter=0.5) for n in (1, 2, 3)]
     assert delays_s == [1.5, 3.0, 6.0]
 

@@ -45,7 +45,7 @@ class Harness:
         return self.observe.liveness_failure(120.0, 300.0)
 
 
-def test_a_callback_that_waits_for_no_known_reason_ends_the_life() -> None:
+def test_an_unexplained_stall_of_a_callback_fails_livez() -> None:
     harness = Harness()
     harness.observe.partition_assigned(HERE, 3)
     assert harness.look(1_000, explained=True) is None
@@ -56,7 +56,7 @@ def test_a_callback_that_waits_for_no_known_reason_ends_the_life() -> None:
     assert harness.observe.readiness_failure() == "deliverer: kafka: no broker"
 
 
-def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> None:
+def test_a_loop_without_partitions_is_ready_once_the_rebalance_is_complete() -> None:
     harness = Harness()
     assert harness.observe.readiness_failure() == "deliverer: starting: no partition assigned yet"
     harness.observe.rebalance_completed()
@@ -70,7 +70,7 @@ def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> No
     assert harness.observe.readiness_failure() == "deliverer: kafka: Authentication failed"
 
 
-def test_a_failed_transaction_is_one_line_a_message_and_named_as_in_the_scoring_worker() -> None:
+def test_a_failed_transaction_is_one_event_for_each_message_as_in_the_scoring_worker() -> None:
     harness = Harness()
     for message in ("no broker", "no broker", "fenced", None):
         harness.observe.commit_blocked(message)
@@ -96,7 +96,7 @@ def test_the_breaker_gauge_has_the_reason_kafka_whenever_readyz_has_it() -> None
         assert is_open == str(observe.readiness_failure()).startswith("deliverer: kafka: ")
 
 
-def test_a_blocked_campaign_is_measured_with_the_contact_list_that_is_its_own() -> None:
+def test_a_blocked_campaign_is_measured_with_its_own_contact_list() -> None:
     harness = Harness()
     lists = {"autumn": "outbound/autumn-list"}
     clock = Clock(lambda: 0.0, lambda: 0, lambda: 0.5, lambda: "id")

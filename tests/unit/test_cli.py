@@ -189,7 +189,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixt
         (SettingsError("kafka.x is wrong"), 2),
     ],
 )
-def test_an_error_of_ours_is_its_line_and_its_exit_code(
+def test_a_scorer_error_is_one_line_with_its_exit_code(
     error: StreamScorerError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(error, monkeypatch)
@@ -206,7 +206,7 @@ def test_an_error_of_ours_is_its_line_and_its_exit_code(
     ],
 )
 @pytest.mark.usefixtures("_complete")
-def test_what_ends_a_service_is_a_log_line_and_the_last_line(
+def test_a_fatal_error_is_a_log_event_and_the_last_line(
     command: str,
     error: Exception,
     said: str,
@@ -374,7 +374,7 @@ def test_an_interrupt_is_quiet(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_command_may_end_with_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_may_return_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(typer.Exit(3), monkeypatch)
     assert main(["topics", "create"]) == 3
 
@@ -427,7 +427,7 @@ def test_config_check_shows_no_secret(
 
 
 @pytest.mark.usefixtures("_complete")
-def test_config_check_warns_of_what_is_probably_not_meant(
+def test_config_check_warns_of_probable_mistakes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STREAM_SCORER_KAFKA__PROPERTIES", '{"acks": "1"}')
@@ -446,7 +446,7 @@ def test_config_check_notes_service_links(monkeypatch: pytest.MonkeyPatch, capsy
     assert "warning: STREAM_SCORER_PORT in the environment: ignored as a service link" in capsys.readouterr().err
 
 
-def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_check_names_every_missing_api_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -496,7 +496,7 @@ def test_config_check_with_connect_checks_token_and_model(
         ("STREAM_SCORER_SCORING__REVOKE_WAIT_S", "200", "scoring.revoke_wait_s (200 s) must be at most 100 s"),
     ],
 )
-def test_config_check_refuses_what_run_would_refuse(
+def test_config_check_rejects_what_run_rejects(
     name: str, value: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)

@@ -115,7 +115,7 @@ class TestCsv:
         assert [row.occurred_at_ms for row in csv.good(f"contact_id,occurred_at\nc,{written}\n")] == [ms]
 
     @pytest.mark.parametrize("written", ["yesterday", "2024-02-30T00:00:00Z", "2024-02-28T12:00:00", "1e9", "46355.5"])
-    def test_other_times_are_bad(self, csv: Reading, written: str) -> None:
+    def test_unsupported_times_are_bad_rows(self, csv: Reading, written: str) -> None:
         assert csv.bad(f"contact_id,occurred_at\nc,{written}\n").message.startswith("occurred_at must be a time with")
 
     @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ class TestCsv:
             ("0001-01-01T00:00:00+00:01", "outside the years 1 to 9999"),
         ],
     )
-    def test_a_time_that_no_reader_could_read_or_that_is_no_milliseconds(
+    def test_a_time_out_of_range_or_not_in_milliseconds(
         self, csv: Reading, jsonl: Reading, written: str, problem: str
     ) -> None:
         message = f"occurred_at is {problem}: write a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds"
@@ -183,7 +183,7 @@ class TestCsv:
         assert bad.message.startswith(message)
         assert cell not in bad.message
 
-    def test_a_bad_row_costs_only_itself(self, csv: Reading) -> None:
+    def test_a_bad_row_affects_no_other_row(self, csv: Reading) -> None:
         rows = csv("contact_id,age\na,1\nb\nc,1,2\n,4\nd,x\ne,5\n")
         assert [row if isinstance(row, BadRow) else row.contact_id for row in rows] == [
             "a",
@@ -203,20 +203,20 @@ class TestCsv:
         ]
 
     @pytest.mark.parametrize("stray", ['b,"never closed,1', 'b,5" pipe,1', 'b,"x"y"z,1'])
-    def test_a_stray_quote_costs_only_its_own_row(self, csv: Reading, stray: str) -> None:
+    def test_a_stray_quote_affects_only_its_row(self, csv: Reading, stray: str) -> None:
         following = "".join(f"c-{number},job,{number}\n" for number in range(500))
         rows = csv(f"contact_id,job,age\na,j,1\n{stray}\n{following}")
         assert [row for row in rows if isinstance(row, BadRow)] == [BadRow(3, "has a quote that is not closed")]
         assert len(rows) == 502
 
-    def test_two_stray_quotes_cost_two_rows(self, csv: Reading) -> None:
+    def test_two_stray_quotes_affect_two_rows(self, csv: Reading) -> None:
         rows = csv('contact_id,job\na,"x\nb,j\nc,y"z\nd,j\n')
         assert [row.line if isinstance(row, BadRow) else row.contact_id for row in rows] == [2, "b", 4, "d"]
 
     def test_byte_order_mark_blank_lines_and_no_last_line_end(self, csv: Reading) -> None:
         assert [row.contact_id for row in csv.good(b"\xef\xbb\xbfcontact_id,age\r\n\r\na,1\n\n  \nb,2")] == ["a", "b"]
 
-    def test_bytes_that_are_no_utf8(self, csv: Reading) -> None:
+    def test_bytes_that_are_not_utf8(self, csv: Reading) -> None:
         rows = csv(b"contact_id,job\na,caf\xe9\nb,caf\xc3\xa9\n")
         assert rows[0] == BadRow(2, "is not UTF-8: save the file as CSV UTF-8")
         assert isinstance(rows[1], ContactEvent)
@@ -285,7 +285,7 @@ class TestAttributes:
         assert (event.features, event.attributes) == ({"attributes.x": 1}, {"y": "2"})
 
     @pytest.mark.parametrize("cell", ["4.91705E+11", "4917055501.0"])
-    def test_a_number_that_a_program_has_changed(self, csv: Reading, cell: str) -> None:
+    def test_a_number_reformatted_by_a_spreadsheet(self, csv: Reading, cell: str) -> None:
         row = csv.bad(f"contact_id,attributes.phone\na,{cell}\n")
         assert "'attributes.phone'" in row.message
         assert cell not in row.message
@@ -336,7 +336,7 @@ class TestJsonLines:
     def test_both_spellings(self, jsonl: Reading, line: str) -> None:
         assert jsonl.good(line) == [ContactEvent("e", "c", {}, 1_700_000_000_005, "k", "v")]
 
-    def test_null_is_as_good_as_absent(self, jsonl: Reading) -> None:
+    def test_null_is_the_same_as_absent(self, jsonl: Reading) -> None:
         [row] = jsonl.good('{"contactId": "c", "features": {"age": null}, "eventId": null, "occurredAt": null}')
         assert row.features == {"age": None}
         assert row.occurred_at_ms == NOW_MS
@@ -458,7 +458,7 @@ class TestExports:
             ("b", 2, "z"),
         ]
 
-    def test_a_separator_line_is_a_line_all_the_same(self, csv: Reading) -> None:
+    def test_a_separator_line_counts_as_a_line(self, csv: Reading) -> None:
         assert csv.bad("sep=;\ncontact_id;age\na;1\nb;x\n").line == 4
         assert csv.bad("contact_id;age\na;1;2\n").message.endswith(
             "a cell with a semicolon inside needs quotation marks"
@@ -473,7 +473,7 @@ class TestExports:
         [row] = csv.good(f"contact_id,job\na,{'x' * 500_000}\n")
         assert row.features["job"] == "x" * 500_000
 
-    def test_digits_that_a_program_has_kept_from_a_spreadsheet(self, csv: Reading) -> None:
+    def test_digits_quoted_against_a_spreadsheet(self, csv: Reading) -> None:
         rows = csv.good('contact_id,job,age\n"=""00123""","=""007""",="40"\n="00124",x,1\n')
         assert [(row.contact_id, row.features) for row in rows] == [
             ("00123", {"job": "007", "age": 40}),
@@ -482,18 +482,18 @@ class TestExports:
 
     @pytest.mark.parametrize("written", ["8.25373E+11", "8,25373E+11", "1e+05", "1E+16"])
     @pytest.mark.parametrize("column", ["contact_id", "event_id", "campaign_id"])
-    def test_an_id_that_a_spreadsheet_has_shortened(self, csv: Reading, column: str, written: str) -> None:
+    def test_an_id_in_scientific_notation(self, csv: Reading, column: str, written: str) -> None:
         cells = {"contact_id": "c", "event_id": "e", "campaign_id": "k", column: written}
         bad = csv.bad(f"{';'.join(cells)}\n{';'.join(cells.values())}\n")
         assert bad.message == f"{column} was shortened by a spreadsheet: make its column text, and export it again"
 
     @pytest.mark.parametrize("column", ["contact_id", "campaign_id"])
-    def test_an_id_that_pandas_has_made_a_float(self, csv: Reading, column: str) -> None:
+    def test_an_id_converted_to_a_float_by_pandas(self, csv: Reading, column: str) -> None:
         cells = {"contact_id": "c", "campaign_id": "k", column: "825373492.0"}
         bad = csv.bad(f"{','.join(cells)}\n{','.join(cells.values())}\n")
         assert bad.message.startswith(f"{column} has become a number with a fraction: read its column as text")
 
-    def test_what_only_looks_like_a_float(self, csv: Reading) -> None:
+    def test_an_id_that_only_looks_like_a_float(self, csv: Reading) -> None:
         rows = csv.good("contact_id,campaign_id,model_version\nv1.0,1.5,1.0\n1.0.0,.0,2.0\n")
         assert [row.contact_id for row in rows] == ["v1.0", "1.0.0"]
         assert [row.model_version for row in rows] == ["1.0", "2.0"]
@@ -538,7 +538,9 @@ class TestSources:
         return path
 
     @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv"])
-    def test_gzip_whatever_the_name_is_gives_the_same_ids(self, plain: Path, tmp_path: Path, name: str) -> None:
+    def test_gzip_is_detected_under_any_name_and_gives_the_same_ids(
+        self, plain: Path, tmp_path: Path, name: str
+    ) -> None:
         path = tmp_path / name
         path.write_bytes(gzip.compress(self.CONTENT[:12]) + gzip.compress(self.CONTENT[12:]))
         assert self.ids(path) == self.ids(plain)
@@ -555,7 +557,7 @@ class TestSources:
         with pytest.raises(InputError, match=r"contacts\.csv\.gz: is packed by gzip twice: unpack it once$"):
             self.ids(path)
 
-    def test_a_header_of_many_columns_takes_no_time(self, tmp_path: Path) -> None:
+    def test_a_header_of_many_columns_is_read_in_linear_time(self, tmp_path: Path) -> None:
         path = tmp_path / "wide.csv"
         path.write_text(",".join(f"column_{number}" for number in range(80_000)))
         started = time.perf_counter()
@@ -582,7 +584,7 @@ class TestSources:
         assert self.ids(Path("-")) == self.ids(plain)
 
     @pytest.mark.parametrize("full_at", ["open", "write"])
-    def test_no_room_for_the_copy_is_not_blamed_on_the_input(
+    def test_no_disk_space_for_the_copy_is_not_an_input_error(
         self, monkeypatch: pytest.MonkeyPatch, full_at: str
     ) -> None:
         class Full(io.BytesIO):
@@ -610,12 +612,12 @@ class TestSources:
             self.ids(Path("-"))
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
-    def test_standard_input_shows_what_it_is(self, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    def test_the_format_of_standard_input_is_detected(self, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
         text = ' \n{"contactId": "a", "features": {}}\n'
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode(encoding))))
         assert [one for one, _ in self.ids(Path("-"))] == ["a"]
 
-    def test_what_is_wrong_with_standard_input_is_named_by_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_errors_of_standard_input_have_line_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id\n")))
         with pytest.raises(InputError, match=r"^standard input:1: the header has no column contact_id"):
             self.ids(Path("-"), file_format=FileFormat.CSV)
@@ -649,14 +651,14 @@ class TestEncodings:
         rows = jsonl.good(text.encode(encoding))
         assert [(row.contact_id, row.features["age"]) for row in rows] == [(f"c-é-{n}", n) for n in range(3_000)]
 
-    def test_marks_inside_of_files_that_were_put_together(self, csv: Reading, jsonl: Reading) -> None:
+    def test_byte_order_marks_inside_of_concatenated_files(self, csv: Reading, jsonl: Reading) -> None:
         """Found here: `cat a.csv b.csv` leaves a mark in front of a contact id, where it does not show."""
         assert [row.contact_id for row in csv.good("\ufeff\ufeffcontact_id\na\n\ufeffb\n")] == ["a", "b"]
         line = '\ufeff{"contactId": "a", "features": {}}\n'
         assert [row.contact_id for row in jsonl.good(line * 2)] == ["a", "a"]
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
-    def test_what_is_no_text_costs_its_own_row(self, csv: Reading, encoding: str) -> None:
+    def test_invalid_text_affects_only_its_row(self, csv: Reading, encoding: str) -> None:
         half = "contact_id\na\n\ud800b\nc\n".encode(encoding, "surrogatepass")
         assert [row.line if isinstance(row, BadRow) else row.contact_id for row in csv(half)] == ["a", 3, "c"]
         cut = "contact_id\na\nb".encode(encoding)[:-1]
@@ -719,7 +721,7 @@ class TestFormat:
         with pytest.raises(UsageError, match="--format csv or --format jsonl"):
             format_of(Path(name))
 
-    def test_a_workbook_is_no_matter_of_the_format(self, tmp_path: Path) -> None:
+    def test_a_workbook_is_an_error_in_any_format(self, tmp_path: Path) -> None:
         path = tmp_path / "contacts.xlsx"
         path.write_bytes(b"PK\x03\x04...")
         with pytest.raises(InputError, match="is an Excel workbook or a zip archive: save it as CSV UTF-8"):

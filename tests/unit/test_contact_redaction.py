@@ -127,7 +127,7 @@ def test_a_short_value_is_hidden_as_a_word_of_its_own() -> None:
         "",
     ],
 )
-def test_a_code_that_is_none_or_quotes_the_request_is_dropped(code: str) -> None:
+def test_an_invalid_code_or_one_that_quotes_the_request_is_dropped(code: str) -> None:
     assert send(error(400, code=code, message="no")).message == "HTTP 400"
     assert send(error(503, error=code)).message == "HTTP 503"
 
@@ -146,7 +146,7 @@ def test_a_quoted_code_changes_no_decision() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 503])
 @pytest.mark.parametrize("quoted", ["C-1047", "Ulm", "gold-plus", "47", "48213.75"])
-def test_a_correlation_id_that_is_an_id_or_value_is_none(status: int, quoted: str) -> None:
+def test_a_correlation_id_equal_to_a_contact_id_or_value_is_dropped(status: int, quoted: str) -> None:
     assert send(error(status, {"ININ-Correlation-Id": quoted}, results=[])).exchange.correlation_id is None
 
 
@@ -237,7 +237,7 @@ def test_a_body_of_another_form_hides_all_of_its_values() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[]", b'{"contacts":[]}', b"1"])
-def test_a_body_without_contacts_hides_nothing_but_numbers(body: bytes) -> None:
+def test_a_body_without_contacts_redacts_only_numbers(body: bytes) -> None:
     assert ContactRedactor(body).hide_in_text("no contacts in 2 of 3") == "no contacts in *** of ***"
     assert ContactRedactor(body).hide_in_code("a.b") == "a.b"
 
@@ -248,7 +248,7 @@ def test_the_body_of_a_good_answer_is_not_parsed() -> None:
     assert got.exchange.correlation_id == "c0ffee"
 
 
-def test_redaction_takes_time_in_proportion() -> None:
+def test_redaction_is_linear() -> None:
     parts = [wire.encode_contact(f"c-{n}", {f"f{m}": f"value {n} {m}" for m in range(50)}) for n in range(1000)]
     answer = error(400, code="invalid.value", message="value " * 600)
     began = time.process_time()

@@ -15,7 +15,7 @@ def taken(controls: ControlContacts, now: float) -> str | None:
     return None if request is None else request.contacts[0].contact_id
 
 
-def test_there_is_none_before_the_first_score() -> None:
+def test_no_control_before_the_first_score() -> None:
     controls = ControlContacts(ids())
     assert controls.is_empty
     assert controls.take(KEY, 0.0) is None

@@ -89,12 +89,12 @@ def test_escapes_of_any_kind_hide_nothing(spell: Callable[[str], str], of: str, 
     assert "***" in clean
 
 
-def test_a_text_that_hides_nothing_keeps_its_escapes() -> None:
+def test_a_text_without_secrets_keeps_its_escapes() -> None:
     text = "50%25 of \\u0041 &amp; b &#99999999999999;" + "&#9" * 9 + f"&#{'9' * 5000};"
     assert Redactor("id", SECRET)(text) == text
 
 
-def test_tokens_of_late_are_hidden_and_the_memory_is_bounded() -> None:
+def test_recent_tokens_are_redacted_with_bounded_memory() -> None:
     redact = Redactor("id", SECRET)
     for number in range(100):
         redact.learn(f"token-number-{number}-")
@@ -103,7 +103,7 @@ def test_tokens_of_late_are_hidden_and_the_memory_is_bounded() -> None:
     assert clean == " ".join([*(f"token-number-{number}-" for number in range(36)), *["***"] * 64])
 
 
-def test_secrets_of_late_are_hidden_and_the_memory_is_bounded() -> None:
+def test_recent_secrets_are_redacted_with_bounded_memory() -> None:
     redact = Redactor("id", "secret-number-0-")
     for number in range(1, 10):
         redact.learn_secret(f"secret-number-{number}-")
@@ -128,7 +128,7 @@ def test_every_spelling_of_a_token_is_hidden(token: str) -> None:
         assert redact(f"<{echo}>").rstrip("=%3D>") == "<***", echo
 
 
-def test_a_token_that_begins_with_another_goes_as_a_whole() -> None:
+def test_a_token_with_another_as_prefix_is_redacted_as_a_whole() -> None:
     redact = Redactor("id", SECRET)
     redact.learn("abcdef")
     redact.learn("abcdefghi")
@@ -136,12 +136,12 @@ def test_a_token_that_begins_with_another_goes_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("text", ["Bearer authentication required", "Basic realm=x", "", "a bearer of bad news"])
-def test_what_is_no_credential_stays(text: str) -> None:
+def test_text_without_credentials_is_unchanged(text: str) -> None:
     assert Redactor("id", SECRET)(text) == text
 
 
 @pytest.mark.parametrize("text", ["Authorization: Bearer {}", "bearer={}", "BASIC {} was refused", "x Basic: {}"])
-def test_credentials_are_known_by_their_scheme_too(text: str) -> None:
+def test_credentials_are_recognized_by_their_scheme(text: str) -> None:
     cut_off = "eyJhbGciOiJSUzI1NiIsInR5c"
     assert Redactor("id", "")(text.format(cut_off)) == text.format("***")
 
@@ -163,7 +163,7 @@ def test_correlation_id(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "two words", "Bearer t", "x" * 101, "\u00e9", "a;b", "the-token", "<the-token>"])
-def test_what_is_no_correlation_id_or_quotes_a_token(value: str) -> None:
+def test_an_invalid_correlation_id_or_one_with_a_token(value: str) -> None:
     redact = Redactor("id", SECRET)
     redact.learn("the-token")
     assert wire.exchange_of(TIMING, 200, {"ININ-Correlation-Id": value}, redact).correlation_id is None

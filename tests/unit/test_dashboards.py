@@ -50,7 +50,7 @@ PROMTOOL = shutil.which("promtool")
 # --- reading expressions
 
 
-def test_an_expression_is_read_whole() -> None:
+def test_every_metric_of_an_expression_is_found() -> None:
     read = Expression(
         'sum by (job, le) (rate(a_bucket{x=~"p|q",y!="r",z=""}[5m])) / on (job) max by (job) (b:c offset 10m) > 0.5'
         " and d == 1"
@@ -166,7 +166,7 @@ def test_every_alert_is_tested_to_fire_and_to_be_quiet() -> None:
     assert len(fires) == len(ALERTS), "two alerts of one name"
 
 
-def test_the_page_lists_the_alerts_there_are() -> None:
+def test_the_page_lists_every_alert() -> None:
     listed = [
         (name.strip("`"), severity) for name, _, severity in rows(REPOSITORY / "docs" / "operations.md", "### Alerts")
     ]
@@ -282,7 +282,7 @@ def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
     metrics.close()
 
 
-def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
+def test_the_status_panels_are_green_while_the_service_is_ready() -> None:
     clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
     metrics = ServiceMetrics("run")
     observe = Observer(Quiet(), metrics, clock)
@@ -292,7 +292,7 @@ def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
     metrics.close()
 
 
-def test_the_dashboard_has_a_row_for_each_that_may_hold_back() -> None:
+def test_the_dashboard_has_a_row_and_a_status_panel_for_each_dependency() -> None:
     content = json.loads(DASHBOARD.read_text())
     titles = [panel["title"] for panel in content["panels"] if panel["type"] == "row"]
     assert titles[1:] == ["Input", "Quota", "API", "Kafka", "Campaign", "Processes"]

@@ -389,7 +389,7 @@ class TestTheLoop:
         assert len(world.outcomes()) == 20
 
 
-def test_a_revocation_writes_what_the_rebalance_before_it_refused() -> None:
+def test_a_revocation_writes_the_receipts_rejected_by_the_previous_rebalance() -> None:
     """Otherwise the new owner of the partitions repeats these deliveries."""
     world = SimulatedReceivers(lambda *_: delivered())
     world.plan(callback(f"cb-{n}") for n in range(4))

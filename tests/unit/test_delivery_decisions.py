@@ -115,7 +115,9 @@ def test_a_callback_goes_back_as_it_was_planned() -> None:
         (rejected("too_large", source="scores/0/5"), None, SkipReason.NOT_DELIVERABLE),
     ],
 )
-def test_what_cannot_be_delivered_again_is_skipped(record: SourceRecord, action: str | None, reason: str) -> None:
+def test_callbacks_that_cannot_be_redelivered_are_skipped(
+    record: SourceRecord, action: str | None, reason: str
+) -> None:
     assert judge().judge(record, action) == Skip(SkipReason(reason))
 
 
@@ -199,7 +201,7 @@ def test_every_reason_has_its_remedy_and_its_command(reason: str) -> None:
     assert (done.command, done.remedy) == ("", "it was discarded")
 
 
-def test_the_attempts_are_those_of_the_delivery_itself() -> None:
+def test_the_attempts_are_those_of_the_same_delivery() -> None:
     receipts = [ReceiptFact("REFUSED", 2, 12, 400, 1, ""), ReceiptFact("REFUSED", 2, 15, 400, 1, "d2")]
     for headers, attempts in (
         ({}, 12),

@@ -40,7 +40,7 @@ def starts_of(
     return starts
 
 
-def test_what_waits_is_the_last_record_without_a_receipt() -> None:
+def test_a_pending_callback_is_its_last_record_without_a_receipt() -> None:
     records = [
         record(1, 0, "done", 10),
         record(1, 1, "moved", 20),
@@ -55,12 +55,12 @@ def test_what_waits_is_the_last_record_without_a_receipt() -> None:
         assert found.repeated_partitions == 0
 
 
-def test_one_that_went_back_to_the_first_topic_waits_there() -> None:
+def test_a_callback_moved_back_to_the_first_retry_topic_is_pending_there() -> None:
     found = starts_of([record(1, 0, "a", 10), record(2, 0, "a", 20), record(1, 1, "a", 30)])
     assert found.first_waiting == {("retry-1", 0): 1}
 
 
-def test_what_is_finished_behind_a_start_would_be_repeated() -> None:
+def test_finished_callbacks_after_the_start_offset_are_counted_as_repeats() -> None:
     found = starts_of([record(1, 0, "lost receipt", 10), record(1, 1, "done", 20)], {"done"})
     assert found.repeated_partitions == 1
 
@@ -69,7 +69,7 @@ def test_without_waiting_callbacks_there_is_no_start() -> None:
     assert starts_of([record(1, 0, "done", 10)], {"done"}).first_waiting == {}
 
 
-def test_halves_have_the_keys_of_the_whole() -> None:
+def test_halves_of_a_callback_have_the_keys_of_the_whole() -> None:
     records = [record(1, number, f"callback-{number}", 10) for number in range(100)]
     starts = RetryStarts()
     parts = [half for part in CallbackPart(starts).halves() for half in part.halves()]
@@ -142,7 +142,7 @@ def test_without_any_record_of_a_deliverer_retry_partitions_start_at_the_begin(l
 
 
 @pytest.mark.parametrize("receipts", [0, 10])
-def test_a_new_planner_does_not_plan_what_is_still_to_be_delivered(log: Log, receipts: int) -> None:
+def test_a_new_planner_does_not_plan_pending_callbacks_again(log: Log, receipts: int) -> None:
     log.records = {TOPICS.receipts: many(receipts), TOPICS.callbacks: many(20, "planned")}
     with pytest.raises(BrokerRefused, match="and 20 callbacks from its start on are not delivered yet"):
         start("earliest")

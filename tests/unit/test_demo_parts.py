@@ -43,7 +43,7 @@ def send(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_is_raised_where_the_program_is(number: signal.Signals, code: int) -> None:
+def test_a_signal_is_raised_in_the_main_thread(number: signal.Signals, code: int) -> None:
     given = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored, and stays so
     try:
         with pytest.raises(Interrupted) as raised, Interrupts():
@@ -54,7 +54,7 @@ def test_a_signal_is_raised_where_the_program_is(number: signal.Signals, code: i
         signal.signal(number, given)
 
 
-def test_a_signal_waits_until_what_must_not_be_torn_apart_is_done() -> None:
+def test_a_signal_is_deferred_during_a_critical_section() -> None:
     done = []
     with Interrupts() as interrupts:
         with pytest.raises(Interrupted), interrupts.deferred():  # noqa: PT012 - what comes after the signal is the point
@@ -64,7 +64,7 @@ def test_a_signal_waits_until_what_must_not_be_torn_apart_is_done() -> None:
     assert done == ["to the end"]
 
 
-def test_a_signal_that_other_code_swallowed_is_raised_at_the_next_check() -> None:
+def test_a_swallowed_signal_is_raised_at_the_next_check() -> None:
     with Interrupts() as interrupts:
         with suppress(KeyboardInterrupt):
             send(signal.SIGTERM)
@@ -72,7 +72,7 @@ def test_a_signal_that_other_code_swallowed_is_raised_at_the_next_check() -> Non
             interrupts.check()
 
 
-def test_no_signal_disturbs_the_cleaning_up() -> None:
+def test_no_signal_interrupts_the_cleanup() -> None:
     with Interrupts() as interrupts:
         interrupts.shield()
         send(signal.SIGINT)
@@ -81,7 +81,7 @@ def test_no_signal_disturbs_the_cleaning_up() -> None:
         assert interrupts.arrived is None
 
 
-def test_who_starts_it_with_nohup_can_close_the_terminal() -> None:
+def test_sighup_is_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interrupts() as interrupts:
@@ -105,7 +105,7 @@ def test_the_folder_is_made_and_removed(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_little_room_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=5_000_000))
     with Interrupts() as interrupts:
         stage = DemoEnvironment(interrupts)
@@ -156,7 +156,7 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
     )
 
 
-def test_a_throttled_worker_is_not_an_open_one() -> None:
+def test_a_throttled_worker_has_no_open_breaker() -> None:
     metrics = ServiceMetrics("run")
     metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN, 1, {"reason": "quota"})
     assert not read_metrics(metrics.exposition()[1].decode(), "").is_open
@@ -167,7 +167,7 @@ def test_a_new_worker_has_zero_counters_and_no_quota() -> None:
     assert (snapshot.read, snapshot.sent, snapshot.quota_remaining) == (0, 0, None)
 
 
-def test_of_a_killed_worker_only_its_counters_remain() -> None:
+def test_only_the_counters_of_a_killed_worker_remain() -> None:
     killed = WorkerState(owned=2, read=900, in_flight=3, controls=4, is_open=True, quota_remaining=7, trouble="busy")
     other = WorkerState(owned=2, read=100, in_flight=1, controls=1, quota_remaining=9, trouble="")
     assert together({"1": killed, "2": other}).in_flight == 4
@@ -333,7 +333,7 @@ def score(contact_id: str, value: float) -> Outcome:
     return Outcome("scored", contact_id, {"score": value})
 
 
-def test_the_first_contact_of_each_kind_is_followed_to_its_end() -> None:
+def test_the_first_contact_of_each_kind_is_traced_to_its_outcome() -> None:
     followed = FollowedContacts(0.75)
     refused = Outcome("rejected", "DEMO-4", {"reason": "wrong_type", "detail": "'previous_calls' is a string"})
     seen = [
@@ -375,7 +375,7 @@ def test_the_first_contact_of_each_kind_is_followed_to_its_end() -> None:
         (Price(99, 95, 0, "w", scenario=True), "killed or whose response was lost or cut by the scenario)"),
     ],
 )
-def test_the_price_has_its_sum_and_its_reasons(price: Price, sentence: str) -> None:
+def test_the_bill_has_its_sum_and_its_reasons(price: Price, sentence: str) -> None:
     assert sentence in str(price)
 
 
@@ -390,7 +390,7 @@ def report(*, counts: dict[FindingKind, int] | None = None, scored: int = 90, re
 GENERATED = Counter({None: 95, Reason.UNDECODABLE: 3, Reason.WRONG_TYPE: 2})
 
 
-def test_outcomes_as_generated_are_fine() -> None:
+def test_outcomes_as_generated_are_accepted() -> None:
     check_outcomes(report(), {"undecodable": 3, "wrong_type": 2}, GENERATED)
     check_outcomes(report(scored=85, review=10), {"undecodable": 3, "wrong_type": 2}, GENERATED)
 

@@ -71,7 +71,7 @@ def one_line(error: pytest.ExceptionInfo[LocalError]) -> str:
 # --- the lock ---------------------------------------------------------------------------------------------------------
 
 
-def test_shipped_lock_pins_every_jar_once_and_names_no_registry() -> None:
+def test_the_lock_file_pins_every_jar_once_and_names_no_registry() -> None:
     jars = locked_jars()
     names = [jar.name for jar in jars]
     assert len(set(names)) == len(names) == 45
@@ -129,7 +129,7 @@ def test_jars_are_fetched_once_then_checked_at_every_start(tmp_path: Path, monke
         ({}, r"one-1\.jar \(No such file"),
     ],
 )
-def test_a_fetch_that_brings_anything_else_leaves_nothing_behind(
+def test_a_download_with_a_wrong_hash_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brought: dict[str, bytes], complaint: str
 ) -> None:
     monkeypatch.setattr(kafka_jars, "_download", arriving(**brought))
@@ -196,7 +196,7 @@ def test_kafka_listens_on_the_loopback_interface_only(tmp_path: Path) -> None:
     assert properties["transaction.state.log.min.isr"] == "1"
 
 
-def test_given_properties_win_and_stand_once(tmp_path: Path) -> None:
+def test_given_properties_take_precedence_and_occur_once(tmp_path: Path) -> None:
     config = KafkaConfig(data_dir=tmp_path, properties={"num.partitions": "7"})
     lines = server_properties(config, port=1, controller_port=2, records_dir=tmp_path).splitlines()
     assert [line for line in lines if line.startswith("num.partitions=")] == ["num.partitions=7"]
@@ -335,7 +335,7 @@ def test_folders_follow_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert str(default_data_dir()) == "/elsewhere/stream-scorer/kafka"
 
 
-def test_the_reason_of_an_end_is_the_innermost_cause() -> None:
+def test_the_reason_of_an_exit_is_the_innermost_cause() -> None:
     log = (
         "2026-01-01 INFO x: fine\n"
         "2026-01-01 ERROR y: Encountered fatal fault\n"
@@ -355,7 +355,7 @@ def test_the_reason_of_an_end_is_the_innermost_cause() -> None:
 # --- processes, ports and files ---------------------------------------------------------------------------------------
 
 
-def test_a_process_is_recognised_by_its_argument_and_not_by_its_number() -> None:
+def test_a_process_is_identified_by_its_argument_and_not_by_its_pid() -> None:
     program = "import sys; print('up', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program, "/some where/server.properties"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -389,7 +389,7 @@ def test_a_broken_state_file_means_nothing_runs(tmp_path: Path, text: str) -> No
     assert EmbeddedKafka(KafkaConfig(data_dir=tmp_path)).status() is None
 
 
-def test_a_number_that_belongs_to_another_process_now_is_left_alone(tmp_path: Path) -> None:
+def test_a_reused_pid_is_not_signalled(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"pid": os.getpid(), "port": 9092}))
     kafka = EmbeddedKafka(KafkaConfig(data_dir=tmp_path))
     assert kafka.status() is None

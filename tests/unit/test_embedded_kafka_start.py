@@ -80,7 +80,7 @@ def drawing(first: list[int]) -> Callable[..., int]:
     return draw
 
 
-def test_it_is_found_as_soon_as_it_was_started(tmp_path: Path, made: list[Any]) -> None:
+def test_a_started_kafka_is_found_immediately(tmp_path: Path, made: list[Any]) -> None:
     """A process has no arguments yet when it has just begun: taken for ended, it would get a double on its data."""
     for number in range(ATTEMPTS):
         one = EmbeddedKafka(KafkaConfig(data_dir=tmp_path / str(number), port=0))
@@ -89,7 +89,7 @@ def test_it_is_found_as_soon_as_it_was_started(tmp_path: Path, made: list[Any]) 
         assert one.status() is not None
 
 
-def test_one_node_draws_other_ports(
+def test_one_node_retries_with_other_ports(
     tmp_path: Path, made: list[Any], taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker, "free_port", drawing([free_port(), taken]))
@@ -101,7 +101,7 @@ def test_one_node_draws_other_ports(
     assert f":{taken}" not in text
 
 
-def test_a_port_that_was_asked_for_is_not_changed(tmp_path: Path, made: list[Any], taken: int) -> None:
+def test_a_configured_port_is_not_changed(tmp_path: Path, made: list[Any], taken: int) -> None:
     one = EmbeddedKafka(KafkaConfig(data_dir=tmp_path, port=taken))
     made.append(one)
     with pytest.raises(PortTakenError, match=f"port {taken} is taken by another program"):
@@ -143,7 +143,7 @@ def test_it_gives_up_if_every_chosen_port_is_taken(
     assert cluster.status() is None
 
 
-def test_data_that_know_their_ports_are_kept(tmp_path: Path, made: list[Any]) -> None:
+def test_an_existing_data_folder_keeps_its_ports(tmp_path: Path, made: list[Any]) -> None:
     cluster = EmbeddedCluster(KafkaConfig(data_dir=tmp_path, port=0), 3)
     made.append(cluster)
     cluster.start()
@@ -160,7 +160,7 @@ def test_data_that_know_their_ports_are_kept(tmp_path: Path, made: list[Any]) ->
     assert len(cluster.start().nodes) == 3
 
 
-def test_ports_of_other_listeners_are_not_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ports_of_other_listeners_are_not_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     avoided: set[int] = set()
 
     def draw(avoid: Collection[int] = ()) -> int:

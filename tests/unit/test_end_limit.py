@@ -41,7 +41,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("begins", ["stopping_event.set()", "limit.begin()"])
-def test_an_end_that_hangs_is_cut_off_without_a_signal(begins: str) -> None:
+def test_a_hanging_shutdown_ends_at_its_limit_without_a_signal(begins: str) -> None:
     ended = run(HANGING.format(begins=begins, hangs=FOREVER))
     assert (ended.returncode, ended.stderr) == (
         1,
@@ -49,7 +49,7 @@ def test_an_end_that_hangs_is_cut_off_without_a_signal(begins: str) -> None:
     )
 
 
-def test_an_end_in_time_keeps_its_own_error() -> None:
+def test_a_shutdown_in_time_keeps_its_error() -> None:
     ended = run(HANGING.format(begins="stopping_event.set()", hangs="pass") + "\ntime.sleep(1)")
     assert ended.stderr.endswith("\nValueError\n")
 
@@ -95,7 +95,7 @@ with EndLimit(30) as limit:
     assert (ended.returncode, ended.stdout) == (0, "True\n")
 
 
-def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
+def test_an_error_of_the_deliverer_starts_the_shutdown_of_the_service() -> None:
     world = SimulatedReceivers(lambda _world, _callback: delivered())
     harness = DeliveryHarness(world)
     ends: list[str] = []
@@ -111,7 +111,7 @@ def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
     assert ("draining", {"loop": "deliverer", "detail": "another worker"}) in world.lines
 
 
-def test_a_worker_that_was_fenced_for_good_opens_no_other_session() -> None:
+def test_a_permanently_fenced_worker_opens_no_new_session() -> None:
     """Each would fence the other worker once more."""
     harness = ScoringHarness()
     harness.finish(10)
@@ -127,7 +127,7 @@ def test_a_worker_that_was_fenced_for_good_opens_no_other_session() -> None:
     assert harness.sink.opened == opened
 
 
-def test_a_revocation_whose_last_commit_fails_still_gives_its_partitions_back() -> None:
+def test_a_revocation_with_a_failed_last_commit_still_releases_its_partitions() -> None:
     """Without it, leaving the group waits for them."""
     source = GroupConsumer(
         {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}, ["t"], wait=lambda _: True
@@ -143,7 +143,7 @@ def test_a_revocation_whose_last_commit_fails_still_gives_its_partitions_back() 
     source.close()
 
 
-def test_a_scoring_worker_that_an_error_ends_begins_its_end() -> None:
+def test_an_error_of_the_scoring_worker_starts_its_shutdown() -> None:
     anything: Any = MagicMock()
     observe, stopping = MagicMock(), threading.Event()
     publisher, source, clock = MagicMock(), MagicMock(), MagicMock()

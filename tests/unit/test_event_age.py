@@ -59,6 +59,6 @@ def test_nothing_expires_while_the_clocks_contradict_each_other_by_more_than_an_
     assert isinstance(found, Contact)
 
 
-def test_a_record_without_a_time_is_judged_by_the_clock_of_the_worker() -> None:
+def test_a_record_without_a_time_is_checked_by_the_clock_of_the_worker() -> None:
     assert age_ms(NOW_MS - 5, written_ms=-1, now_ms=NOW_MS) == 5
     assert isinstance(examined(occurred_ms=NOW_MS - 3 * HOUR_MS, written_ms=-1), Rejected)

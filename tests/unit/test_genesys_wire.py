@@ -31,7 +31,7 @@ def test_the_body_has_its_content_and_its_announced_length(contacts: list, versi
 
 
 @pytest.mark.parametrize("value", [2**70, "\ud800"])
-def test_value_that_json_cannot_carry_names_the_contact(value: object) -> None:
+def test_a_value_not_representable_in_json_names_the_contact(value: object) -> None:
     with pytest.raises(ContactError, match="'c1'"):
         wire.encode_contact("c1", {"x": value})
 
@@ -70,7 +70,7 @@ def test_answers_in_any_encoding_of_unicode_are_used(encoding: str) -> None:
 @pytest.mark.parametrize(
     "body", [b'{"results":[NaN', b'{"results":[1e999]}x', b"\xff{}", b"[" * 100_000, b"", b"\xff\xfe{", b"{\0\0"]
 )
-def test_nothing_else_is_read_loosely(body: bytes) -> None:
+def test_other_invalid_json_is_rejected(body: bytes) -> None:
     with pytest.raises(wire.MalformedAnswer):
         wire.parse_results(body)
 
@@ -142,7 +142,7 @@ def test_a_refusal_of_the_platform_itself(status: int, body: dict, refuses: bool
 
 
 @pytest.mark.parametrize("body", [b"", b"<html><title>403 Forbidden</title>", b"[]", b'"not.found"'])
-def test_what_is_no_json_object_is_no_refusal_of_the_platform(body: bytes) -> None:
+def test_a_body_other_than_a_json_object_is_no_platform_error(body: bytes) -> None:
     assert not any(wire.is_platform_refusal(status, wire.parse_error(body)) for status in (401, 403, 404))
     assert not wire.is_oauth_refusal(wire.parse_error(body))
 

@@ -20,7 +20,7 @@ def reading(at: float, *partitions: tuple[int, int | None, int]) -> Reading:
     return Reading(at, (GroupOffsets("scoring", "group", "topic", offsets),))
 
 
-def test_a_lag_counts_what_is_not_committed_and_still_there() -> None:
+def test_the_lag_counts_uncommitted_records_that_still_exist() -> None:
     assert PartitionOffsets(0, 40, 100).lag == 60
     assert PartitionOffsets(5, None, 100).lag == 95
     assert PartitionOffsets(50, 40, 100).lag == 50, "what retention has deleted cannot be read"
@@ -28,7 +28,7 @@ def test_a_lag_counts_what_is_not_committed_and_still_there() -> None:
     assert reading(0.0, (0, 1, 3), (0, 0, 7)).lag == 9
 
 
-def test_the_rate_is_that_of_the_commits_and_the_time_left_that_of_the_lag() -> None:
+def test_the_rate_comes_from_commits_and_the_remaining_time_from_the_lag() -> None:
     before, after = reading(10.0, (0, 0, 1_000), (0, 50, 50)), reading(12.0, (0, 400, 1_100), (0, 50, 50))
     assert group_pace(before, after, "scoring") == Pace(700, 200.0, 4.7)
     assert partition_paces(before, after, "scoring") == {0: Pace(700, 200.0, 4.7), 1: Pace(0, 0.0, 0.0)}
@@ -61,7 +61,7 @@ def test_a_group_without_lag_needs_no_second_reading() -> None:
     assert partition_paces(None, after, "planner") == {}
 
 
-def test_commits_that_were_set_back_are_no_negative_rate() -> None:
+def test_reset_commits_cause_no_negative_rate() -> None:
     assert group_pace(reading(0.0, (0, 9, 10)), reading(1.0, (0, 2, 10)), "scoring") == Pace(8, 0.0, None)
 
 

@@ -108,7 +108,7 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"log_file": None}, {"log_file": 3}, {"max_bytes": "5"}, {"backup_count": 1.5}])
-def test_an_argument_that_is_none_is_named_at_once(given: dict[str, Any]) -> None:
+def test_an_invalid_argument_is_named_immediately(given: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=f"^{next(iter(given))} must be"):
         AuditLogger(**given)
 

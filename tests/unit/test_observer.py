@@ -272,7 +272,7 @@ def test_the_quota_is_measured(harness: Harness) -> None:
 HERE = Partition("contact-features", 0)
 
 
-def test_an_event_that_waits_for_no_known_reason_ends_the_life(harness: Harness) -> None:
+def test_an_unexplained_stall_of_a_contact_fails_livez(harness: Harness) -> None:
     def look(seconds: int, *, wait: WaitReason | None = None, offset: int = 7) -> str | None:
         for _ in range(seconds):
             harness.now += 1.0
@@ -316,7 +316,7 @@ def test_a_reason_between_two_looks_is_one(harness: Harness) -> None:
     assert samples(harness.metrics)["stream_scorer_commit_stall_time_seconds"] == 399
 
 
-def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(harness: Harness) -> None:
+def test_a_member_without_partitions_is_ready_once_the_rebalance_is_complete(harness: Harness) -> None:
     fresh = Observer(harness.log, harness.metrics, harness.clock, 11.0)
     assert fresh.readiness_failure() == "starting: no partition assigned yet"
     fresh.rebalance_completed()
@@ -337,7 +337,7 @@ def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(harne
     assert str(harness.observe.readiness_failure()).startswith("rebalancing: ")
 
 
-def test_a_member_that_gets_its_partitions_in_a_second_rebalance_is_no_spare(harness: Harness) -> None:
+def test_a_member_that_gets_partitions_in_a_second_rebalance_is_not_reported_as_spare(harness: Harness) -> None:
     """Under the cooperative protocol the first assignment is often empty: the others have to give up first."""
     fresh = Observer(harness.log, harness.metrics, harness.clock, 11.0)
     fresh.rebalance_completed()

@@ -38,19 +38,19 @@ def audit(advisories: Path, *pins: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, "--requirement", wanted], check=False, capture_output=True, text=True)
 
 
-def test_what_is_vulnerable_is_named(advisories: Path) -> None:
+def test_a_vulnerable_version_is_named(advisories: Path) -> None:
     done = audit(advisories, "is-listed==1.1", "in-range==3.1", "other==1.1")
     assert done.returncode == 1
     found = sorted(line.split()[:3] for line in done.stdout.splitlines()[2:])
     assert found == [["in-range", "3.1", "B-1"], ["is-listed", "1.1", "A-1"]]
 
 
-def test_what_is_not_passes(advisories: Path) -> None:
+def test_a_fixed_version_passes(advisories: Path) -> None:
     done = audit(advisories, "is-listed==1.2", "in-range==2.0")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "No known vulnerabilities found")
 
 
-def test_a_folder_without_advisories_proves_nothing(tmp_path: Path) -> None:
+def test_a_folder_without_advisories_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     done = audit(tmp_path / "nothing", "is-listed==1.1")
     assert done.returncode == 1

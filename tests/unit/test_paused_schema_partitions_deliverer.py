@@ -59,7 +59,7 @@ def fill(world: SimulatedReceivers) -> set[str]:
 
 
 @pytest.mark.parametrize("max_uncommitted", [4, 12, 1_000])
-def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitted: int) -> None:
+def test_only_partitions_with_pending_schemas_wait_and_nothing_is_lost_or_duplicated(max_uncommitted: int) -> None:
     world = SimulatedReceivers(lambda _, __: delivered())
     names, lookup = fill(world), Lookup()
     codec = ConfluentCodec.confluent(SCHEMA, lookup.writer)
@@ -81,7 +81,7 @@ def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitt
     assert set(world.outcomes().values()) == {"DELIVERED"}
 
 
-def test_what_waits_is_left_to_the_next_one() -> None:
+def test_pending_records_are_left_to_the_next_owner() -> None:
     world = SimulatedReceivers(lambda _, __: delivered())
     names, lookup = fill(world), Lookup()
 

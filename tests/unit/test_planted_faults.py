@@ -288,7 +288,7 @@ class TestWithoutFault:
         run.inputs[1] = Content(b"c", b"\x00\x00\x00\x00\x07an event")
         assert run.report().is_balanced
 
-    def test_numbers_that_are_none(self) -> None:
+    def test_invalid_numbers(self) -> None:
         run = Run()
         none = {"score": float("nan"), "confidence_upper": float("inf")}
         run.score(5, **none, review_reasons=["score_out_of_range"])
@@ -332,7 +332,7 @@ class TestRetention:
         run.outputs = [one for one in run.outputs if one[0].kind is not Kind.SCORED or number(one) >= first]
         return run
 
-    def test_what_is_deleted_is_not_judged(self) -> None:
+    def test_deleted_records_are_not_compared(self) -> None:
         report = self.truncated(SCORES, first=4).report()
         assert report.judgement is Judgement.NOT_JUDGED
         assert not report.is_balanced
@@ -347,7 +347,7 @@ class TestRetention:
     def test_all_of_an_output_partition(self) -> None:
         assert self.truncated(SCORES, first=99).report().totals.not_judged == 7
 
-    def test_a_missing_score_behind_one_that_is_there_is_found(self) -> None:
+    def test_a_missing_score_after_an_existing_one_is_found(self) -> None:
         run = self.truncated(SCORES, first=4)
         run.outputs = [one for one in run.outputs if number(one) != 7]
         report = run.report()
@@ -367,7 +367,7 @@ class TestRetention:
         assert report.counts == {FindingKind.MISSING: 1}
         assert report.totals.not_judged == 3
 
-    def test_a_late_score_of_a_deferred_contact_proves_nothing(self) -> None:
+    def test_a_late_score_of_a_deferred_contact_is_no_lower_bound(self) -> None:
         run = self.truncated(SCORES, first=4)
         late = replace(run.outputs[0][0], source=source(0), was_deferred=True)
         run.outputs.append((late, output_content(late)))
@@ -382,7 +382,7 @@ class TestRetention:
         assert report.totals.audit_not_judged == 4
         assert "4 inputs whose audit entry may be deleted" in report.verdict
 
-    def test_a_missing_audit_entry_behind_one_that_is_there_is_found(self) -> None:
+    def test_a_missing_audit_entry_after_an_existing_one_is_found(self) -> None:
         run = Run()
         run.gaps = LogGaps([AUDIT])
         del run.entries[7]
@@ -405,7 +405,7 @@ class TestRetention:
 
 
 class TestCompaction:
-    def test_a_score_that_a_later_one_of_its_contact_has_replaced_is_not_judged(self) -> None:
+    def test_a_compacted_score_is_not_compared(self) -> None:
         run = Run()
         run.gaps = LogGaps(compacted=["scores"])
         name = source(1)
@@ -446,7 +446,7 @@ class TestCompaction:
         assert report.totals.audit_not_judged == 4
 
 
-def test_a_commit_that_is_not_the_workers_is_not_judged() -> None:
+def test_a_foreign_commit_is_not_compared() -> None:
     report = judged({0: range(3)}, [], [], spans={0: CommittedRange(3, 3)}, unknown_starts=[0])
     assert report.judgement is Judgement.NOT_JUDGED
     assert "1 partitions whose commit another program made" in report.verdict

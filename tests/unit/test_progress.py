@@ -22,7 +22,7 @@ def test_a_minute_of_work_is_one_report_and_the_rate_is_that_of_the_minute() -> 
     assert reports[-1] == Report(ReportKind.PROGRESS, 100.0, {"scored": 18_000, "review": 0, "deferred": 180}, 5_000)
 
 
-def test_nothing_is_reported_while_nothing_happens() -> None:
+def test_an_idle_minute_is_not_reported() -> None:
     progress = make()
     assert [progress.observe(lag, second) for second in range(0, 600, 7) for lag in (None, 0, 9)] == [None] * 258
     progress.add({"scored": 0}, 600.0)
@@ -89,7 +89,7 @@ def test_an_outage_of_ten_seconds_is_followed_by_caught_up() -> None:
     assert report.kind is ReportKind.CAUGHT_UP
 
 
-def test_a_contact_that_waits_less_than_ten_seconds_is_no_backlog() -> None:
+def test_a_wait_below_ten_seconds_is_no_backlog() -> None:
     progress = make()
     progress.add({"scored": 10}, 1.0)
     assert progress.observe(0, 1.0) is not None
@@ -145,5 +145,5 @@ def test_the_line_of_a_terminal(event: dict[str, object], line: str | None) -> N
 @pytest.mark.parametrize(
     ("rate", "text"), [(0, "0/s"), (0.3, "0.3/s"), (2.0, "2/s"), (9.96, "10.0/s"), (12.4, "12/s"), (5010, "5,010/s")]
 )
-def test_a_rate_has_a_fraction_only_where_it_means_something(rate: float, text: str) -> None:
+def test_only_a_low_rate_has_a_fraction(rate: float, text: str) -> None:
     assert rate_text(rate) == text

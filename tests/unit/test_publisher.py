@@ -222,7 +222,7 @@ def test_a_transaction_holds_records_audit_and_offsets_with_the_start_of_the_gro
     assert harness.ledger.uncommitted == 0
 
 
-def test_headers_name_source_and_batch_and_pass_on_what_is_not_ours() -> None:
+def test_headers_have_source_and_batch_and_keep_foreign_headers() -> None:
     harness = Harness()
     harness.finish(10)
     harness.publish()
@@ -257,7 +257,7 @@ def test_a_deferred_contact_is_its_record_with_its_state_and_no_audit_entry() ->
     assert harness.counted == [[10, 11, 12]]
 
 
-def test_a_contact_that_is_deferred_again_keeps_the_name_of_its_place_on_the_features_topic() -> None:
+def test_a_contact_deferred_again_keeps_its_location_on_the_features_topic() -> None:
     harness = Harness()
     harness.defer(10, origin="features/3/17")
     harness.publish()
@@ -266,7 +266,7 @@ def test_a_contact_that_is_deferred_again_keeps_the_name_of_its_place_on_the_fea
     assert "stream-scorer-held" not in headers
 
 
-def test_the_outcome_of_a_deferred_contact_names_its_rounds_and_its_place_on_the_features_topic() -> None:
+def test_the_outcome_of_a_deferred_contact_has_its_rounds_and_its_location_on_the_features_topic() -> None:
     harness = Harness()
     headers: Headers = [("h", b"1"), ("stream-scorer-deferred", b"3"), ("stream-scorer-group", b"group")]
     record = SourceRecord("in", 0, 10, b"k", b"v", headers, origin="features/3/17")
@@ -308,7 +308,7 @@ def test_a_deferred_contact_that_the_broker_refuses_is_rejected() -> None:
     assert (entry["contact_id"], entry["reasons"]) == ("c10", ["unpublishable"])
 
 
-def test_a_skipped_record_is_an_offset_and_nothing_else() -> None:
+def test_a_skipped_record_is_committed_without_output() -> None:
     harness = Harness()
     harness.skip(10)
     harness.skip(11)
@@ -376,7 +376,7 @@ def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_ch
     assert harness.sink.opened == 2
 
 
-def test_a_trouble_is_over_when_something_is_committed_and_not_when_there_is_a_new_producer() -> None:
+def test_recovery_is_reported_at_the_first_commit_and_not_with_a_new_producer() -> None:
     """If a right is missing, each new producer is valid and each transaction fails: one failure, reported once."""
     harness = Harness()
     harness.finish(10)
@@ -390,7 +390,7 @@ def test_a_trouble_is_over_when_something_is_committed_and_not_when_there_is_a_n
     assert harness.observe.troubles == ["no right", "no right", None]
 
 
-def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit() -> None:
+def test_recovery_is_reported_with_a_new_producer_if_nothing_is_left_to_commit() -> None:
     harness = Harness()
     harness.finish(10)
     harness.sink.answers = [Failed("no broker")]
@@ -401,7 +401,7 @@ def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit()
     assert harness.observe.troubles == ["no broker", None]
 
 
-def test_the_first_session_may_take_ten_seconds_before_it_is_a_trouble() -> None:
+def test_the_first_session_may_take_ten_seconds_before_a_failure_is_reported() -> None:
     """On a new cluster the coordinator of transactions has to be made first: no warning of a healthy worker."""
     harness = Harness()
     harness.sink.open = lambda: Failed("_TIMED_OUT: retry call to resume")  # type: ignore[method-assign]
@@ -413,7 +413,7 @@ def test_the_first_session_may_take_ten_seconds_before_it_is_a_trouble() -> None
     assert harness.observe.troubles == ["_TIMED_OUT: retry call to resume"]
 
 
-def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not_published_twice() -> None:
+def test_an_unknown_commit_is_resolved_by_the_offsets_and_not_published_twice() -> None:
     harness = Harness()
     harness.finish(10)
     harness.finish(11)
@@ -437,7 +437,7 @@ def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not
         assert verify_chain([value for value in values if value is not None], AUDIT) == []
 
 
-def test_an_unknown_outcome_of_a_revoked_partition_is_not_counted() -> None:
+def test_an_unknown_commit_of_a_revoked_partition_is_not_counted() -> None:
     harness = Harness()
     other = Partition("in", 1)
     harness.ledger.assign(other, start_offset=0, next_offset=0)
@@ -457,7 +457,7 @@ def test_an_unknown_outcome_of_a_revoked_partition_is_not_counted() -> None:
     assert harness.counted == [[10]]
 
 
-def test_nothing_is_published_while_an_outcome_is_unsettled() -> None:
+def test_nothing_is_published_while_a_commit_is_unresolved() -> None:
     harness = Harness()
     harness.finish(10)
     harness.sink.answers = [Failed("timed out")]
@@ -472,7 +472,7 @@ def test_nothing_is_published_while_an_outcome_is_unsettled() -> None:
     assert harness.sink.sources() == [10]
 
 
-def test_a_worker_that_was_thrown_out_of_its_group_does_not_even_begin() -> None:
+def test_a_worker_removed_from_its_group_starts_no_transaction() -> None:
     harness = Harness()
     harness.finish(10)
     harness.group.member = False
@@ -481,7 +481,7 @@ def test_a_worker_that_was_thrown_out_of_its_group_does_not_even_begin() -> None
     assert harness.sink.sizes == []
 
 
-def test_nothing_of_a_topic_that_was_created_again_is_committed_not_even_at_the_end() -> None:
+def test_nothing_of_a_recreated_topic_is_committed_even_at_shutdown() -> None:
     harness = Harness()
     harness.finish(10)
     harness.group.topics_error = BrokerRefused("topic in was deleted and created again")
@@ -493,7 +493,7 @@ def test_nothing_of_a_topic_that_was_created_again_is_committed_not_even_at_the_
     assert harness.sink.offsets == {}
 
 
-def test_a_topic_whose_id_cannot_be_read_waits() -> None:
+def test_a_topic_with_an_unreadable_id_blocks_the_commit() -> None:
     harness = Harness()
     harness.finish(10)
     harness.group.topics_error = BrokerUnavailable("topic in does not exist now")
@@ -506,7 +506,7 @@ def test_a_topic_whose_id_cannot_be_read_waits() -> None:
     assert harness.sink.sources() == [10]
 
 
-def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
+def test_a_revocation_commits_the_outcomes_rejected_by_the_previous_rebalance() -> None:
     """Otherwise the new owner of the partitions pays again for what is finished here."""
     harness = Harness()
     harness.finish(10)
@@ -518,7 +518,7 @@ def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
     assert harness.sink.sources() == [10]
 
 
-def test_a_revocation_does_not_wait_where_the_group_has_moved_on_once_more() -> None:
+def test_a_revocation_does_not_wait_after_another_rebalance() -> None:
     harness = Harness()
     harness.finish(10)
     harness.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)] * 2
@@ -528,7 +528,7 @@ def test_a_revocation_does_not_wait_where_the_group_has_moved_on_once_more() -> 
     assert harness.sink.answers == []
 
 
-def test_a_revocation_whose_responses_are_late_commits_what_is_finished() -> None:
+def test_a_revocation_with_late_responses_commits_the_finished_outcomes() -> None:
     harness = Harness()
     harness.finish(10)
 
@@ -629,7 +629,7 @@ def test_a_topic_that_refuses_one_record_after_the_other_rejects_three_contacts_
     assert Counter(record.topic for record in harness.sink.log if record.topic != "audit")["rejected"] == 3
 
 
-def test_a_head_whose_topic_refuses_it_does_not_hold_up_other_partitions() -> None:
+def test_a_head_rejected_by_its_topic_does_not_block_other_partitions() -> None:
     harness = Harness()
     harness.ledger.assign(OTHER, start_offset=0, next_offset=0)
 
@@ -672,7 +672,7 @@ def test_a_renewal_never_moves_a_commit_back() -> None:
     assert harness.sink.offsets == {RETRY: (9, "start=2")}
 
 
-def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_rejected() -> None:
+def test_a_rejected_batch_is_split_so_that_only_the_bad_record_is_rejected() -> None:
     harness = Harness()
     for offset in (10, 11, 12):
         harness.finish(offset)
@@ -713,7 +713,7 @@ def test_a_rejected_original_over_its_topics_limit_is_published_without_value() 
     assert harness.sink.sources() == [10, 11, 12, 13]
 
 
-def test_an_audit_topic_that_refuses_holds_instead_of_losing_anything() -> None:
+def test_a_rejecting_audit_topic_fails_the_transaction_without_loss() -> None:
     harness = Harness()
     harness.finish(10)
     harness.sink.answers = [RecordsRejected({1: "policy"})] * 3
@@ -748,7 +748,7 @@ def test_fencing_far_apart_or_plain_failures_do_not_end_the_worker() -> None:
     assert harness.publish()
 
 
-def test_due_only_after_the_commit_interval_and_not_at_once_after_a_failure() -> None:
+def test_a_commit_is_due_after_the_interval_and_delayed_after_a_failure() -> None:
     harness = Harness()
     harness.finish(10)
     harness.publisher.flush_due()

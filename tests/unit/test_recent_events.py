@@ -69,23 +69,23 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Log]:
     return make
 
 
-def test_the_ids_of_what_can_be_decoded(topic: Callable[..., Log]) -> None:
+def test_ids_of_decodable_records(topic: Callable[..., Log]) -> None:
     topic(value("a"), None, b"{}", value("b"), value("a"))
     assert recent_event_ids(SETTINGS, "features", 1, CODEC) == {"a", "b"}
 
 
-def test_of_each_partition_the_last_records_are_read(topic: Callable[..., Log]) -> None:
+def test_the_last_records_of_each_partition_are_read(topic: Callable[..., Log]) -> None:
     log = topic(extents={0: OffsetRange(0, 5), 1: OffsetRange(100, 900), 2: OffsetRange(7, 7)})
     assert recent_event_ids(SETTINGS, "features", 3, CODEC, max_records=30) == frozenset()
     assert log.asked == {0: OffsetRange(0, 5), 1: OffsetRange(890, 900), 2: OffsetRange(7, 7)}
 
 
-def test_what_may_not_be_read_gives_no_ids(topic: Callable[..., Log]) -> None:
+def test_unreadable_topics_have_no_ids(topic: Callable[..., Log]) -> None:
     topic(value("a"), end=BrokerRefused("Topic authorization failed"))
     assert recent_event_ids(SETTINGS, "features", 1, CODEC) == {"a"}
 
 
-def test_the_look_ends_after_some_seconds(topic: Callable[..., Log]) -> None:
+def test_the_scan_has_a_time_limit(topic: Callable[..., Log]) -> None:
     topic(*(value(f"e-{n}") for n in range(100)))
     ticks = count(0, 2)
     assert len(recent_event_ids(SETTINGS, "features", 1, CODEC, clock=lambda: next(ticks))) == 6

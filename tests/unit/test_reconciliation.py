@@ -73,10 +73,10 @@ class TestHolds:
         assert report.equation == "4 inputs = 2 scores + 1 review + 1 rejected"
         assert report.verdict == "the invariant holds for group group on in"
 
-    def test_nothing_at_all(self) -> None:
+    def test_empty_topics(self) -> None:
         assert judged({}, [], [], spans={0: CommittedRange(0, 0)}).is_balanced
 
-    def test_only_records_that_a_reader_finds_are_inputs(self) -> None:
+    def test_only_committed_records_are_inputs(self) -> None:
         # Markers, aborted and compacted records leave gaps of any size.
         offsets = [0, 1, 7, 8, 1_000_000_000, 2_000_000_000]
         outputs = [Output(source(offset)) for offset in offsets]
@@ -88,7 +88,7 @@ class TestHolds:
         outputs = [Output(source(offset)) for offset in (4, 6)]
         assert judged({0: [4, 6]}, outputs, chained(event(outputs)), spans={0: CommittedRange(2, 9)}).is_balanced
 
-    def test_what_was_committed_between_the_readings_may_be_there_or_not(self) -> None:
+    def test_outputs_committed_between_the_readings_are_optional(self) -> None:
         inputs, spans = {0: range(9)}, {0: CommittedRange(0, 5)}
         six = [*FIVE, Output(source(5))]
         for outputs in (FIVE, six, [*six, Output(source(6))]):
@@ -97,7 +97,7 @@ class TestHolds:
         assert judged(inputs, six, chained(event(FIVE)), spans=spans, committed={0: 7}).is_balanced
         assert judged(inputs, FIVE, chained(event(six)), spans=spans, committed={0: 7}).is_balanced
 
-    def test_what_was_written_before_a_new_topic_was_accepted_is_about_the_former_one(self) -> None:
+    def test_outputs_written_before_a_new_topic_was_accepted_belong_to_the_former_one(self) -> None:
         judge = make_judge({0: CommittedRange(0, 5)}, since_ms={0: 1_000})
         for offset in range(5):
             judge.input(0, offset, input_content(source(offset)))
@@ -114,7 +114,7 @@ class TestHolds:
         assert report.is_balanced, report.findings
         assert (report.before, report.totals.scored, report.totals.deferred) == (5, 5, 0)
 
-    def test_outputs_may_mix_partitions_and_lanes(self) -> None:
+    def test_an_output_topic_may_mix_input_partitions(self) -> None:
         outputs = [
             Output(source(0, 1), lane=0),
             Output(source(0, 0), lane=0),
@@ -125,7 +125,7 @@ class TestHolds:
         spans = {0: CommittedRange(0, 2), 1: CommittedRange(0, 3)}
         assert judged({0: range(2), 1: range(3)}, outputs, chained(event(outputs)), spans=spans).is_balanced
 
-    def test_what_is_not_of_this_group_is_counted_apart(self) -> None:
+    def test_records_of_other_groups_are_counted_separately(self) -> None:
         mine = [Output(source(5))]
         others = [
             *(Output(text) for text in (source(4), source(3), source(4))),
@@ -233,7 +233,7 @@ class TestViolations:
         assert (finding.source, finding.where) == ("in/0/4", "review/0/104")
         assert finding.what == "was published as REVIEW, and audited as SCORED"
 
-    def test_an_input_that_no_reader_finds(self) -> None:
+    def test_an_output_without_a_committed_input(self) -> None:
         inputs, spans = {0: [0, 1, 3, 4]}, {0: CommittedRange(0, 5)}
         finding = only(judged(inputs, FIVE, chained(event(FIVE)), spans=spans), FindingKind.NO_INPUT)
         assert (finding.source, finding.where) == ("in/0/2", "scores/0/102")
@@ -283,7 +283,7 @@ class TestChains:
         what = only(report, FindingKind.BROKEN_CHAIN).what
         assert what == "chain chain, sequence 1: previous_hash is not the hash of the event before"
 
-    def test_what_is_no_audit_event(self) -> None:
+    def test_an_undecodable_audit_event(self) -> None:
         report = judged_simply(FIVE, [*chained(event(FIVE)), b"junk"])
         assert only(report, FindingKind.BROKEN_CHAIN).where == "audit/0/1"
 
@@ -302,7 +302,7 @@ class TestChains:
 
 
 class TestFindings:
-    def test_all_are_counted_and_the_first_of_each_kind_kept(self) -> None:
+    def test_all_findings_are_counted_and_the_first_of_each_kind_are_listed(self) -> None:
         outputs = [Output(source(offset)) for offset in range(0, 1000, 2)]
         report = judged(
             {0: range(1000)}, [*outputs, outputs[7]], chained(event(outputs)), spans={0: CommittedRange(0, 1000)}
@@ -312,7 +312,7 @@ class TestFindings:
         assert missing == [source(offset) for offset in range(1, 40, 2)]
         assert report.findings[1].kind is FindingKind.DOUBLED, "hidden behind hundreds of another kind"
 
-    def test_no_more_is_made_than_is_kept(self) -> None:
+    def test_only_listed_findings_are_built(self) -> None:
         findings = Findings(2)
         made = itertools.count()
         endless = (Finding(FindingKind.MISSING, f"in/0/{number}", "is gone") for number in made)
@@ -320,12 +320,12 @@ class TestFindings:
         assert findings.counts == {FindingKind.MISSING: 10**9}
         assert [finding.source for finding in findings.first] == ["in/0/0", "in/0/1"]
 
-    def test_in_words(self) -> None:
+    def test_the_report_as_text(self) -> None:
         finding = Finding(FindingKind.OUT_OF_ORDER, "in/0/1", "comes too late", "scores/0/2")
         assert str(finding) == "out of order: in/0/1: comes too late (scores/0/2)"
         assert str(Finding(FindingKind.BROKEN_CHAIN, "", "no link")) == "broken chain: no link"
 
-    def test_as_plain_values(self) -> None:
+    def test_the_report_as_json_values(self) -> None:
         plain = judged_simply(FIVE[:4]).as_dict()
         assert plain["holds"] is False
         assert plain["counts"] == {"missing": 1}
@@ -350,7 +350,7 @@ def test_no_number_is_cut_on_a_narrow_terminal(width: int) -> None:
 class TestDeferred:
     """An input may wait in exactly one retry topic instead of having an outcome."""
 
-    def test_what_waits_is_not_missing(self) -> None:
+    def test_a_pending_contact_is_not_missing(self) -> None:
         report = judged_simply(FIVE[:3], deferred=[Retry(source(3)), Retry(source(4))])
         assert report.is_balanced
         assert (report.totals.deferred, report.totals.missing, report.totals.audited) == (2, 0, 3)
@@ -360,43 +360,43 @@ class TestDeferred:
         print_report(report, Console(file=said, width=200))
         assert "+ 2 deferred" in said.getvalue()
 
-    def test_what_was_taken_between_the_readings_may_be_finished_or_not_and_wait_again_or_not(self) -> None:
+    def test_retries_taken_between_the_readings_may_be_finished_or_pending(self) -> None:
         taken = [Retry(source(offset), still=False) for offset in range(5)]
         assert judged_simply(FIVE, deferred=taken).is_balanced
         report = judged_simply(FIVE[:3], deferred=[*taken, Retry(source(4))])
         assert report.is_balanced
         assert report.totals.deferred == 2
 
-    def test_an_audit_entry_that_was_seen_before_the_output_of_a_contact_that_waited(self) -> None:
+    def test_an_audit_entry_read_before_the_output_of_a_deferred_contact(self) -> None:
         report = judged_simply(FIVE[:4], chained(event(FIVE)), deferred=[Retry(source(4), still=False)])
         assert report.is_balanced
 
-    def test_a_contact_that_waits_twice(self) -> None:
+    def test_a_contact_pending_twice(self) -> None:
         report = judged_simply(FIVE[:4], deferred=[Retry(source(4)), Retry(source(4))])
         finding = only(report, FindingKind.WAITING_TWICE)
         assert (finding.source, finding.where) == (source(4), "retry-1/0/1")
 
-    def test_a_contact_that_waits_and_is_finished(self) -> None:
+    def test_a_contact_pending_and_finished(self) -> None:
         finding = only(judged_simply(FIVE, deferred=[Retry(source(2))]), FindingKind.WAITING_AND_FINISHED)
         assert (finding.source, finding.where) == (source(2), "retry-1/0/0")
         assert finding.what == "waits in a retry topic, and has an output"
 
-    def test_a_contact_that_waits_and_is_audited(self) -> None:
+    def test_a_contact_pending_and_audited(self) -> None:
         report = judged_simply(FIVE[:4], chained(event(FIVE)), deferred=[Retry(source(4))])
         assert only(report, FindingKind.WAITING_AND_FINISHED).what.endswith("has an audit entry")
 
-    def test_a_contact_that_waits_and_is_not_committed(self) -> None:
+    def test_a_contact_pending_and_not_committed(self) -> None:
         finding = only(judged_simply(FIVE, deferred=[Retry(source(5))]), FindingKind.EARLY)
         assert (finding.source, finding.where) == (source(5), "retry-1/0/0")
         assert finding.what == "has a record in a retry topic, although only what is below 5 is committed"
 
-    def test_a_contact_that_waits_and_no_reader_finds(self) -> None:
+    def test_a_pending_contact_of_an_aborted_input(self) -> None:
         report = judged(
             {0: [0]}, FIVE[:1], chained(event(FIVE[:1])), spans={0: CommittedRange(0, 3)}, deferred=[Retry(source(1))]
         )
         assert only(report, FindingKind.NO_INPUT).source == source(1)
 
-    def test_what_waits_from_before_the_start_or_of_another_topic_is_not_judged(self) -> None:
+    def test_pending_contacts_before_the_start_or_of_another_topic_are_ignored(self) -> None:
         other = [Retry(source(0)), Retry(source(0)), Retry("elsewhere/0/1"), Retry("nonsense"), Retry(source(1, 7))]
         outputs = FIVE[1:]
         report = judged(
@@ -405,12 +405,12 @@ class TestDeferred:
         assert report.is_balanced
         assert report.totals.deferred == 0
 
-    def test_a_contact_that_neither_waits_nor_has_an_outcome(self) -> None:
+    def test_a_contact_neither_pending_nor_finished(self) -> None:
         report = judged_simply(FIVE[:3], deferred=[Retry(source(3))])
         assert only(report, FindingKind.MISSING).source == source(4)
         assert report.equation == "5 inputs ≠ 3 scores + 0 review + 0 rejected + 1 deferred"
 
-    def test_outputs_of_deferred_contacts_need_not_stand_in_order(self) -> None:
+    def test_outputs_of_deferred_contacts_may_be_out_of_order(self) -> None:
         late = dataclasses.replace(FIVE[1], was_deferred=True)
         assert judged_simply([FIVE[0], FIVE[2], late, FIVE[3], FIVE[4]]).is_balanced
         assert judged_simply([FIVE[0], late, FIVE[2], FIVE[4], FIVE[3]]).counts == {FindingKind.OUT_OF_ORDER: 1}

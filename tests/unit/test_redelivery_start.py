@@ -9,7 +9,7 @@ def record(topic: str, offset: int, decision: str = "") -> CallbackRecord:
     return CallbackRecord(topic, 0, offset, b"callback", offset, decision.encode())
 
 
-def test_the_receipt_of_the_plan_is_not_that_of_the_decision() -> None:
+def test_a_redelivery_has_a_receipt_of_its_own() -> None:
     starts = RetryStarts()
     part = CallbackPart(starts)
     part.add_planned(record("callbacks", 7, "decision"))
@@ -28,7 +28,7 @@ def test_a_redelivery_with_its_receipt_would_be_delivered_once_more() -> None:
     assert starts.repeated == 1
 
 
-def test_a_redelivery_waits_in_its_own_retry_record() -> None:
+def test_a_redelivery_has_a_retry_record_of_its_own() -> None:
     starts = RetryStarts()
     part = CallbackPart(starts)
     part.add_retry(record("retry-1", 2))

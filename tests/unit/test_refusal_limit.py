@@ -14,14 +14,14 @@ def verdicts(limit: RefusalLimit, amount: int, now: float = 0.0, cause: Cause = 
     return [limit.refused(cause, now) for _ in range(amount)]
 
 
-def test_twenty_are_rejected_and_those_over_the_share_are_held() -> None:
+def test_contacts_above_twenty_and_the_share_are_quarantined() -> None:
     limit = RefusalLimit(0.01)
     limit.record_finished(100, 0.0)
     assert verdicts(limit, 22) == [Verdict.REJECT] * 20 + [Verdict.HOLD] * 2
     assert limit.count(CAUSE) == 22
 
 
-def test_over_twenty_within_the_share_is_a_warning_only() -> None:
+def test_above_twenty_within_the_share_is_only_a_warning() -> None:
     limit = RefusalLimit(0.01)
     limit.record_finished(2_200, 0.0)
     assert verdicts(limit, 23) == [Verdict.REJECT] * 20 + [Verdict.WARN] * 2 + [Verdict.HOLD]
@@ -34,7 +34,7 @@ def test_each_cause_has_its_own_count() -> None:
 
 
 @pytest.mark.parametrize(("later", "first"), [(599.0, Verdict.HOLD), (601.0, Verdict.REJECT)])
-def test_ten_minutes_count(later: float, first: Verdict) -> None:
+def test_the_window_is_ten_minutes(later: float, first: Verdict) -> None:
     limit = RefusalLimit(0.01)
     verdicts(limit, 20)
     assert verdicts(limit, 1, later) == [first]

@@ -75,7 +75,7 @@ def registry(properties: dict[str, Any], url: str = "http://127.0.0.1:1") -> Sch
         ({"proxy": "socks5h://svc:hush@proxy"}, ".proxy names a SOCKS proxy, and the package for that is missing: "),
     ],
 )
-def test_what_the_client_does_not_take_is_one_line_with_its_name(properties: dict[str, Any], said: str) -> None:
+def test_a_property_the_client_rejects_is_one_line_with_its_name(properties: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as refused:
         registry(properties)
     line = str(refused.value)
@@ -118,5 +118,5 @@ def test_a_key_with_a_password_is_not_asked_for_at_a_terminal(tmp_path: Path) ->
         {"proxy": "http://user:hush@proxy:3128"},
     ],
 )
-def test_what_it_takes_is_taken(properties: dict[str, Any]) -> None:
+def test_supported_properties_are_passed_on(properties: dict[str, Any]) -> None:
     assert registry(properties).place == "127.0.0.1:1"

@@ -158,13 +158,13 @@ def test_retry_partitions_go_with_a_partition_that_is_taken_away(group: Group, h
     assert group.owner.reported == (["revoking", "disowned"] if how == "on_revoke" else ["disowned"])
 
 
-def test_a_spare_reads_no_retry_partition(group: Group) -> None:
+def test_a_worker_without_partitions_reads_no_retry_partition(group: Group) -> None:
     group.assign()
     assert group.read == []
     assert group.owner.reported == ["settled"]
 
 
-def test_what_is_paused_stays_paused_when_a_retry_partition_comes(group: Group) -> None:
+def test_paused_partitions_stay_paused_when_a_retry_partition_is_added(group: Group) -> None:
     group.source.pause()
     group.assign(1)
     assert Partition("retry-1", 1) in group.retries.paused
@@ -172,7 +172,7 @@ def test_what_is_paused_stays_paused_when_a_retry_partition_comes(group: Group) 
     assert group.retries.paused == set()
 
 
-def test_a_retry_partition_is_held_back_and_read_again_from_its_head(group: Group) -> None:
+def test_a_retry_partition_is_paused_and_resumed_at_its_head(group: Group) -> None:
     group.assign(1)
     head = Partition("retry-1", 1)
     group.source.pause_partition(head)

@@ -71,7 +71,7 @@ class TestStartBounds:
         given = deferred(partition=0)
         assert intake(BOUNDS).examine(given, NOW_MS) == Skipped(given)
 
-    def test_a_contact_from_behind_the_start_is_not(self) -> None:
+    def test_a_contact_after_the_start_is_read(self) -> None:
         given = deferred(partition=0, source="in/3/18")
         assert intake(BOUNDS).examine(given, NOW_MS) == given._replace(origin="in/3/18")
         other = deferred(partition=0, source="in/2/0")

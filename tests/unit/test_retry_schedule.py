@@ -56,17 +56,15 @@ class TestSchedule:
         assert step(1, 1000, written_s=10) == NotDue(NOW_MS + 50_000)
 
     @pytest.mark.parametrize(("left_s", "level"), [(30, 1), (60, 1), (599, 1), (600, 2), (3600, 3), (80_000, 3)])
-    def test_a_head_that_is_due_later_goes_to_the_longest_topic_that_is_not_too_long(
-        self, left_s: float, level: int
-    ) -> None:
+    def test_a_head_due_later_moves_to_the_longest_topic_within_its_wait(self, left_s: float, level: int) -> None:
         assert step(1, left_s, written_s=60) == TooEarly(level)
 
-    def test_a_head_of_a_level_that_is_no_longer_configured_waits_as_long_as_the_last_one(self) -> None:
+    def test_a_head_of_a_removed_level_waits_for_the_delay_of_the_last_one(self) -> None:
         delays = RetryDelays((60.0,))
         assert step(3, 1000, written_s=59, delays=delays) == NotDue(NOW_MS + 1000)
         assert step(3, 1000, written_s=60, delays=delays) is None
 
-    def test_a_time_that_no_worker_writes_is_a_clock_that_was_wrong(self) -> None:
+    def test_an_impossible_time_is_attributed_to_a_wrong_clock(self) -> None:
         assert step(1, 86_400 + 3600, written_s=60) == TooEarly(3)
         assert step(1, 86_400 + 3601, written_s=60) is None
 
@@ -97,10 +95,10 @@ class TestSchedule:
 
 class TestHeaders:
     @pytest.mark.parametrize("state", [STATE, STATE._replace(held="")])
-    def test_what_is_written_is_read(self, state: RetryState) -> None:
+    def test_the_headers_round_trip(self, state: RetryState) -> None:
         assert state_of(record([("h", b"1"), *state_headers(state)])) == state
 
-    def test_there_is_no_header_for_nothing_held(self) -> None:
+    def test_an_empty_list_has_no_header(self) -> None:
         assert "stream-scorer-held" not in dict(state_headers(STATE._replace(held="")))
 
     def test_a_record_of_another_program_is_an_event_of_its_own(self) -> None:
@@ -111,7 +109,7 @@ class TestHeaders:
     @pytest.mark.parametrize(
         "source", [b"", b"contact-features/3", b"/3/17", b"a/b/3/17", b"a/3/17 ", b"a/-3/17", None]
     )
-    def test_an_unreadable_source_is_replaced_by_the_place_of_the_record(self, source: bytes | None) -> None:
+    def test_an_unreadable_source_is_replaced_by_the_location_of_the_record(self, source: bytes | None) -> None:
         headers: Headers = [("stream-scorer-source", source), *state_headers(STATE)[1:]]
         assert state_of(record(headers)) == STATE._replace(source="retry-2/1/5")
 
@@ -137,7 +135,7 @@ class TestHeaders:
         assert parse_source("a.b/3") is None
 
 
-def test_a_record_that_was_deferred_keeps_the_name_of_its_place_on_the_features_topic() -> None:
+def test_a_deferred_record_keeps_its_location_on_the_features_topic() -> None:
     fresh = record([])
     assert fresh.source == "retry-2/1/5"
     assert fresh._replace(origin="contact-features/3/17").source == "contact-features/3/17"

@@ -186,7 +186,7 @@ def test_a_request_of_exactly_the_limit_passes() -> None:
     assert score(SimulatedApi(SimulatorConfig(max_request_bytes=len(exact) - 1)), exact).status == 413
 
 
-def test_what_was_scored_is_counted_by_contact_and_what_was_refused_is_not() -> None:
+def test_scored_contacts_are_counted_and_rejected_ones_are_not() -> None:
     api = SimulatedApi(SimulatorConfig())
     assert score(api, body("a", "b")).status == 200
     assert score(api, body("b", "REFUSE-1")).status == 400
@@ -196,7 +196,7 @@ def test_what_was_scored_is_counted_by_contact_and_what_was_refused_is_not() -> 
     assert (stats.contacts_scored, stats.contacts_distinct, stats.contacts_repeated) == (4, 3, 1)
 
 
-def test_the_configuration_changes_at_once_and_reset_brings_the_first_one_back() -> None:
+def test_the_configuration_changes_immediately_and_reset_restores_the_first_one() -> None:
     api = SimulatedApi(SimulatorConfig(quota=5))
     headers = token(api)
     api.change({"client_secret": "other", "known_versions": ["v9"], "quota": 7})

@@ -64,7 +64,7 @@ def test_results_can_be_missing_doubled_unknown_and_out_of_order() -> None:
     assert ids(after({"do": "reverse"})) == IDS[::-1]
 
 
-def test_results_can_contradict_each_other_and_look_right_all_the_same() -> None:
+def test_results_can_contradict_each_other_in_a_valid_form() -> None:
     found = after({"do": "contradict"})
     assert ids(found) == [i for i in IDS for _ in range(2)]
     for first, second in zip(found[::2], found[1::2], strict=True):
@@ -92,7 +92,7 @@ def test_fields_can_be_missing_or_anything_at_all() -> None:
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("field", ["score", "lower", "upper"])
-def test_numbers_can_be_written_that_are_none(literal: str, field: str) -> None:
+def test_invalid_number_literals_can_be_sent(literal: str, field: str) -> None:
     [result] = after({"do": "omit", "of": {"count": 3}}, {"do": "set", "field": field, "literal": literal})
     text = orjson.dumps(result).decode()
     assert f'"{field}":{literal}' in text
@@ -100,7 +100,7 @@ def test_numbers_can_be_written_that_are_none(literal: str, field: str) -> None:
     assert not -1e308 < number < 1e308
 
 
-def test_edits_follow_each_other_whatever_is_left() -> None:
+def test_edits_are_applied_in_order_to_any_remaining_results() -> None:
     renamed = after({"do": "unknown"}, {"do": "omit", "of": {"prefix": "C-"}})
     assert renamed == [], "a selection applies to the contact of the request"
     found = after(
@@ -167,6 +167,6 @@ def test_a_rejection_names_contacts_of_the_request_or_others(names: Any, named: 
     assert [detail["entityId"] for detail in body["details"]] == named
 
 
-def test_an_action_without_a_status_has_no_answer_of_its_own() -> None:
+def test_an_action_without_a_status_has_no_scripted_response() -> None:
     with pytest.raises(ValueError, match="no status"):
         scripted_reply("score", FaultAction(delay_ms=1), RequestSummary, context_id="ctx")

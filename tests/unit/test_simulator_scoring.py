@@ -111,7 +111,7 @@ def test_inconsistent_intervals_are_swapped_or_beside_the_score() -> None:
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(exclude_categories=["Cs"])),
 )
-def test_any_values_give_a_score_and_wide_bounds_that_hold_it(calls: int, time: float, segment: str) -> None:
+def test_any_values_give_a_score_within_its_bounds(calls: int, time: float, segment: str) -> None:
     item = result(
         contact(previous_calls=calls, avg_handle_time=time, segment_id=segment), inconsistent_share=0, narrow_share=0
     )
@@ -170,7 +170,7 @@ def test_a_malformed_contact_is_refused_wherever_it_stands(malformed: dict[str, 
     assert complaint(request, names_invalid_contacts=False) == (field, None)
 
 
-def test_a_whole_number_may_be_written_as_3_0_but_3_5_is_none() -> None:
+def test_3_0_is_an_integer_and_3_5_is_not() -> None:
     model = Model(SimulatorConfig())
     assert (
         model.score({"contacts": [contact(previous_calls=3.0)]})[1]
@@ -223,7 +223,7 @@ def test_a_feature_may_change_its_type_from_contact_to_contact_in_any_features_m
     assert results[0]["score"] == results[2]["score"] == results[3]["score"] != results[1]["score"]
 
 
-def test_the_largest_numbers_there_are_have_a_score_too() -> None:
+def test_the_largest_numbers_have_a_score() -> None:
     extreme = 1.7e308
     for calls, handle_time in ((-extreme, extreme), (extreme, extreme), (extreme, -extreme), (10.0**300, 5e-324)):
         features = {**FEATURES, "previous_calls": calls, "avg_handle_time": handle_time}

@@ -60,12 +60,12 @@ OPEN = [
 
 
 @pytest.mark.parametrize(("address", "words"), CLOSED.items())
-def test_closed_addresses(address: str, words: str) -> None:
+def test_blocked_addresses(address: str, words: str) -> None:
     assert words in str(blocked_reason(ip_address(address)))
 
 
 @pytest.mark.parametrize("address", OPEN)
-def test_open_addresses(address: str) -> None:
+def test_allowed_addresses(address: str) -> None:
     assert blocked_reason(ip_address(address)) is None
 
 
@@ -113,7 +113,7 @@ def test_a_name_that_resolves_to_a_closed_address_is_refused() -> None:
 @pytest.mark.parametrize(
     "url", ["http://93.184.216.34/x", "http://10.0.0.1:8080/x", "http://nowhere.example/x", "http://both.example/x"]
 )
-def test_http_is_for_this_machine_alone(url: str) -> None:
+def test_http_is_allowed_for_loopback_only(url: str) -> None:
     resolve = resolves(both_example=["127.0.0.1", "10.0.0.1"], **{"10_0_0_1": "10.0.0.1"})
     with pytest.raises(SettingsError, match=r"callbacks\.url must begin with https://.*callbacks\.allow_http"):
         guard_for(url, allow_http=False, resolve=resolve)
@@ -122,7 +122,7 @@ def test_http_is_for_this_machine_alone(url: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8091", "localhost", "[::1]:80", "2130706433"])
-def test_http_to_this_machine_is_fine(host: str) -> None:
+def test_http_to_loopback_is_allowed(host: str) -> None:
     guard_for(f"http://{host}/x", allow_http=False)
 
 
@@ -137,14 +137,14 @@ def test_http_to_this_machine_is_fine(host: str) -> None:
         (f"https://{'a' * 64}.com/hunter2", "can be no name"),
     ],
 )
-def test_a_url_that_is_none_for_callbacks(url: str, words: str) -> None:
+def test_an_invalid_callback_url(url: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         guard_for(url, allow_http=False)
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_resolver_that_hangs_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_resolver_does_not_delay_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssrf_guard, "START_CHECK_S", 0.05)
     released = threading.Event()
 
@@ -200,7 +200,7 @@ def test_http_that_leaves_this_machine_after_the_start_is_caught() -> None:
         made.connect("a.example", 80, 5.0)
 
 
-def test_one_closed_address_among_open_ones_bars_them_all() -> None:
+def test_one_blocked_address_blocks_all_addresses_of_a_name() -> None:
     with listening() as server:
         made = Guard(resolve=resolves(a_example=["127.0.0.1", "169.254.169.254"]))
         with pytest.raises(AddressBlocked):
@@ -219,7 +219,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
             assert sock.getpeername() == ("127.0.0.1", port)
 
 
-def test_what_no_address_answers_and_what_has_none_are_plain_errors() -> None:
+def test_unreachable_and_unknown_names_are_connection_errors() -> None:
     with listening() as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):

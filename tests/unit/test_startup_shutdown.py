@@ -49,7 +49,7 @@ def campaign(settings: Settings) -> CallbackService:
     ("make", "hangs"),
     [(scoring, "api"), (scoring, "kafka"), (scoring, "registry"), (campaign, "kafka"), (campaign, "registry")],
 )
-def test_what_hangs_holds_up_no_end(
+def test_a_hanging_call_does_not_delay_shutdown(
     make: Callable[[Settings], ScoringService | CallbackService], hangs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if hangs != "api":
@@ -73,7 +73,7 @@ def limits(_settings: Settings, topics: Iterable[str]) -> dict[str, int]:
     return dict.fromkeys(topics, 1_000_000)
 
 
-def test_something_else_goes_on_while_a_call_takes_its_time() -> None:
+def test_the_heartbeat_runs_during_a_slow_call() -> None:
     done = threading.Event()
     beats = 0
 
@@ -87,7 +87,7 @@ def test_something_else_goes_on_while_a_call_takes_its_time() -> None:
     assert beats >= 3
 
 
-def test_what_a_call_returns_or_raises_comes_through() -> None:
+def test_the_result_or_exception_of_a_call_is_passed_on() -> None:
     assert call_until_stopped(threading.Event(), lambda: 1) == 1
     with pytest.raises(KeyError, match="why"):
         call_until_stopped(threading.Event(), lambda: {}["why"])
@@ -99,7 +99,7 @@ def timed_out() -> None:
     raise TimeoutError("its own")
 
 
-def test_nothing_is_waited_for_once_it_is_to_end() -> None:
+def test_no_wait_starts_after_a_stop() -> None:
     stopping, never = threading.Event(), threading.Event()
     stopping.set()
     with pytest.raises(StoppedError):

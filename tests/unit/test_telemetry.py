@@ -43,7 +43,7 @@ def lines(logs: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in logs.getvalue().splitlines()]
 
 
-def test_ours_and_the_libraries_lines_are_json_alike(logs: io.StringIO) -> None:
+def test_our_lines_and_those_of_libraries_are_json(logs: io.StringIO) -> None:
     configure_logging(form="json", stream=logs)
     structlog.get_logger("ours").info("scored", contacts=3)
     logging.getLogger("theirs").warning("broker %s is back", "a:1")
@@ -53,7 +53,7 @@ def test_ours_and_the_libraries_lines_are_json_alike(logs: io.StringIO) -> None:
     assert str(ours["timestamp"]).endswith("Z")
 
 
-def test_what_is_below_the_level_is_not_written(logs: io.StringIO) -> None:
+def test_events_below_the_level_are_not_written(logs: io.StringIO) -> None:
     configure_logging(form="json", level="warning", stream=logs)
     structlog.get_logger("ours").info("no")
     logging.getLogger("theirs").info("no")
@@ -247,7 +247,7 @@ def test_every_reason_is_0_before_it_has_counted() -> None:
         ),
     ],
 )
-def test_what_is_not_spoken_is_one_line(environ: dict[str, str], said: str) -> None:
+def test_an_unsupported_protocol_is_one_line(environ: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         metric_values(environ)
     assert str(caught.value).startswith(said)
@@ -269,7 +269,7 @@ def test_the_variables_decide(environ: dict[str, str], wanted: bool) -> None:
     assert (metric_values(environ) is not None) is wanted
 
 
-def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_telemetry_is_exported_at_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     with OtlpReceiver() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         metrics = ServiceMetrics("run")
@@ -278,7 +278,7 @@ def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPa
         assert ("stream-scorer", "stream_scorer.contacts") in receiver.metrics
 
 
-def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
+def test_an_unreachable_collector_delays_no_shutdown_and_is_one_line(
     monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1/?key=s3cr3t-key")
@@ -303,7 +303,7 @@ def test_exporters_are_closed_in_parallel_with_a_time_limit(monkeypatch: pytest.
     never.set()
 
 
-def test_a_collector_that_hangs_holds_up_the_end_of_a_service_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_collector_delays_the_shutdown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traces and metrics together: one after the other it was twice as long."""
     monkeypatch.setattr(collectors, "CLOSE_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as collector:  # connects, and never answers

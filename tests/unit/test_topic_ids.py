@@ -132,7 +132,7 @@ def test_brokers_that_do_not_answer_are_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, KafkaError.TOPIC_AUTHORIZATION_FAILED])
-def test_brokers_that_show_no_id_change_nothing(answer: int | None) -> None:
+def test_brokers_without_topic_ids_change_nothing(answer: int | None) -> None:
     one = identity(Brokers(**{"in": answer}))
     one.begin([committed("start=3;topic=a")], 1.0)
     one.check({"in"})
@@ -142,7 +142,7 @@ def test_brokers_that_show_no_id_change_nothing(answer: int | None) -> None:
     assert other.metadata(IN, 3) == "start=3"
 
 
-def test_an_idle_worker_finds_it_within_two_looks() -> None:
+def test_an_idle_worker_detects_a_recreated_topic_within_two_checks() -> None:
     brokers, now = Brokers(**{"in": "a"}), Now()
     one = identity(brokers, now)
     one.begin([committed("start=3;topic=a")], 1.0)
@@ -156,7 +156,7 @@ def test_an_idle_worker_finds_it_within_two_looks() -> None:
         one.poll()
 
 
-def test_a_look_in_the_background_waits_for_no_broker() -> None:
+def test_a_background_check_does_not_block() -> None:
     brokers, now = Brokers(**{"in": "a"}), Now()
     one = identity(brokers, now)
     one.begin([committed("start=3;topic=a")], 1.0)
@@ -166,12 +166,12 @@ def test_a_look_in_the_background_waits_for_no_broker() -> None:
     assert brokers.requests == 3
 
 
-def test_an_answer_that_never_comes_is_no_evidence() -> None:
+def test_a_missing_response_is_no_evidence() -> None:
     with pytest.raises(BrokerUnavailable, match="no answer within 0 s"):
         ids_of({"in": Future()})
 
 
-def test_the_ids_of_schemas_that_a_group_has_resolved_go_from_commit_to_commit() -> None:
+def test_resolved_schema_ids_are_carried_from_commit_to_commit() -> None:
     class Schemas:
         ids: tuple[int, ...] = ()
 

@@ -38,7 +38,7 @@ MEGABYTE = 1024 * 1024
 
 
 class TestBounds:
-    def test_half_of_what_was_tried_down_to_one_outcome(self) -> None:
+    def test_the_limit_is_half_of_the_failed_size_down_to_one_outcome(self) -> None:
         bounds = TransactionBounds(16_000)
         assert not bounds.are_reduced
         bounds.halve(9_000, 10 * MEGABYTE)

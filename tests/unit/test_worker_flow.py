@@ -166,7 +166,7 @@ def test_a_blocked_partition_does_not_take_the_window_of_the_others() -> None:
     assert min(harness.committed[partition] for partition in PARTITIONS[1:]) >= 400 * WINDOW / 8
 
 
-def test_outcomes_that_others_wait_for_are_committed_before_the_interval_ends() -> None:
+def test_outcomes_that_block_others_are_committed_before_the_interval_ends() -> None:
     harness = Harness(examine=lambda record, _: rejected(record))
     for _ in range(20):
         harness.worker._process()  # the transactions of the interval are not part of it
