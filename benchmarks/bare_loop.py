@@ -1,4 +1,4 @@
-"""The bare loop that the worker is measured against: what one would write by hand, fast and careless.
+"""Baseline of the benchmark: a minimal hand-written loop without any safeguards.
 
 The same calls to confluent-kafka, fastavro, orjson and requests, with the same properties for the Kafka clients, the
 same eight requests at once, the same window of contacts and the same commit interval. Missing on purpose: every check

@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """What was committed at a moment, and the CPU time that the process had used."""
+    """The committed contacts at a time, and the CPU time of the process until then."""
 
     at_s: float
     committed: int
@@ -110,7 +110,7 @@ class _Offsets:
 
     def __init__(self, stage: Stage, group_id: str) -> None:
         settings = stage.settings(group_id)
-        # read_committed would wait for the end of every open transaction, and so sample the moments in between only.
+        # read_committed would wait for the end of every open transaction and sample only the times in between.
         config = {**reader_config(settings, group_id, logger=silent_logger()), "isolation.level": "read_uncommitted"}
         self._reader = Consumer(config)
         partitions = check_topics(settings, [settings.topics.features])[settings.topics.features]

@@ -1,4 +1,4 @@
-"""What both contestants run on: an embedded Kafka with a filled topic, and the simulator, each in its own process."""
+"""Environment of both contestants: an embedded Kafka with a filled topic and the simulator, each a process."""
 
 from __future__ import annotations
 

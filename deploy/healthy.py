@@ -4,7 +4,7 @@
     python healthy.py [PORT]
 
 The port is that of ``stream-scorer run``: STREAM_SCORER_ADMIN__PORT, else 9464. The campaign worker has another one,
-9465. Port 0 is none: there is nothing to ask then, and so nothing that could make it unhealthy. It imports nothing of
+9465. With port 0 there is no admin port to check, and the container counts as healthy. It imports nothing of
 the package, so that it costs a worker's container next to nothing, every ten seconds.
 """
 
@@ -18,7 +18,7 @@ TIMEOUT_S = 4
 
 
 def main(arguments: list[str]) -> int:
-    """Ask, say what the answer was, and return the exit code."""
+    """Request /readyz, print the response, and return the exit code."""
     said = arguments[0] if arguments else os.environ.get("STREAM_SCORER_ADMIN__PORT") or "9464"
     try:
         port = int(said)

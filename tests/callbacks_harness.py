@@ -1,6 +1,6 @@
-"""A stage for one test of the campaign worker: topics and a group of its own, scores put there, what came of them read.
+"""Harness of the campaign worker: topics and a group of its own, scores to produce, callbacks and receipts to read.
 
-As in `support_arena`, values are coded with plain fastavro and topics read with plain confluent_kafka.
+As in `scoring_harness`, values are encoded with plain fastavro and topics read with plain confluent_kafka.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def score(contact_id: str, value: float = 0.9, **changes: Any) -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A record as a ``read_committed`` reader finds it."""
+    """A record as read with ``read_committed``."""
 
     partition: int
     offset: int
@@ -99,7 +99,7 @@ class CallbacksHarness:
         return [topic for kind, topic in self.topics.items() if kind != "callbacks_retry"] + retries
 
     def make_topic(self, kind: str) -> str:
-        """One more topic of this stage's own; its name."""
+        """Create one more topic of this harness; return its name."""
         topic = f"{kind}-{self.group_id}"
         admin = AdminClient(self._client)
         admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
@@ -111,7 +111,7 @@ class CallbacksHarness:
     # --- in
 
     def put(self, scores: Iterable[Mapping[str, Any]]) -> int:
-        """Puts scores on their topic; how many."""
+        """Produce scores to their topic; return the number."""
         values = [(str(one["contact_id"]).encode(), SCORE.encode(one)) for one in scores]
         return self.put_values("scores", values)
 
@@ -132,13 +132,13 @@ class CallbacksHarness:
         return number
 
     def commit_by_hand(self, group_id: str, kind: str, offset: int) -> None:
-        """Sets the commits of a group that has no member, as an operator does with Kafka's own tools."""
+        """Set the commits of a group without members, as an operator does with Kafka's tools."""
         with Consumer({**self._client, "group.id": group_id}) as consumer:
             places = [TopicPartition(self.topics[kind], number, offset) for number in range(PARTITIONS)]
             consumer.commit(offsets=places, asynchronous=False)
 
     def settings(self) -> dict[str, str]:
-        """The environment of every worker of this stage."""
+        """Return the environment of every worker of this harness."""
         return {
             **QUICK,
             **self.environment,
@@ -148,7 +148,7 @@ class CallbacksHarness:
         }
 
     def start(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
-        """Starts a campaign worker; ``changes`` as in `support_worker.Stage.start`."""
+        """Start a campaign worker; ``changes`` as in `WorkerHarness.start`."""
         port = free_port()
         settings: dict[str, str | None] = {
             **self.settings(),
@@ -177,13 +177,13 @@ class CallbacksHarness:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 20,
-            # For a topic whose first records are deleted. OFFSET_BEGINNING would do, but makes a new client wait 0.5 s.
+            # For a topic whose first records are deleted; OFFSET_BEGINNING would delay a new client by 0.5 s.
             "auto.offset.reset": "earliest",
         }
         return Consumer(config)
 
     def read(self, kind: str) -> list[Read]:
-        """All of a topic, as a ``read_committed`` reader finds it."""
+        """Return all records of a topic, read with ``read_committed``."""
         topic = self.topics.get(kind, kind)
         found: list[Read] = []
         ended: set[int] = set()
@@ -192,7 +192,7 @@ class CallbacksHarness:
             deadline = time.monotonic() + PATIENCE_S
             while len(ended) < PARTITIONS:
                 assert time.monotonic() < deadline, f"cannot read {topic}"
-                # `consume` would wait its whole time-out for more than there is, and most tests read again and again.
+                # `consume` would wait its whole time-out for more records, and most tests read repeatedly.
                 message = reader.poll(0.2)
                 if message is None:
                     continue
@@ -204,11 +204,11 @@ class CallbacksHarness:
         return found
 
     def receipts(self) -> list[dict[str, Any]]:
-        """Every receipt there is."""
+        """Return every receipt."""
         return [RECEIPT.decode(one.value) for one in self.read("receipts")]
 
     def callbacks(self) -> list[dict[str, Any]]:
-        """Every callback that was planned."""
+        """Return every planned callback."""
         return [CALLBACK.decode(one.value) for one in self.read("callbacks")]
 
     def wait(
@@ -223,7 +223,7 @@ class CallbacksHarness:
         return wait_with_worker(condition, what, self.last_words, needs, limit_s)
 
     def wait_receipts(self, contacts: int, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S) -> None:
-        """Waits until so many contacts have a receipt."""
+        """Wait until so many contacts have a receipt."""
 
         def there() -> bool:
             return sum(len(receipt["contact_ids"]) for receipt in self.receipts()) >= contacts
@@ -231,18 +231,18 @@ class CallbacksHarness:
         self.wait(there, f"receipts about {contacts} contacts", needs=needs, limit_s=limit_s)
 
     def last_words(self) -> str:
-        """The end of every worker's log."""
+        """Return the end of every worker's log."""
         return "\n".join("\n".join(worker.log().splitlines()[-20:]) for worker in self.workers)
 
-    def judge(self) -> Counter[str]:
-        """Every score at or over the threshold has exactly one receipt, and no other has one; contacts by outcome."""
+    def verify_receipts(self) -> Counter[str]:
+        """Assert one receipt for each score at or over the threshold and none for others; count the outcomes."""
         scores = self.read("scores")
         wanted = set()
         for one in scores:
             try:
                 fields = SCORE.decode(one.value)
             except AssertionError:
-                continue  # no value of ours
+                continue  # not a ContactScore
             if fields["score"] >= THRESHOLD and not fields["review_reasons"]:
                 wanted.add(f"{self.topics['scores']}/{one.partition}/{one.offset}")
         receipts = self.receipts()

@@ -25,20 +25,20 @@ settings.register_profile("repeatable", derandomize=True, database=None, **BUSY)
 settings.register_profile("random", derandomize=False, **BUSY)
 settings.load_profile("random" if "FUZZ_EFFORT" in os.environ else "repeatable")
 
-# A shell starts its background jobs with Ctrl-C ignored, and so would every program be that a test interrupts.
+# A shell starts background jobs with SIGINT ignored, which the programs that a test interrupts would inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# So does nohup with SIGHUP.
+# nohup does the same with SIGHUP.
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_sessionstart() -> None:
-    # Collection makes millions of objects and no garbage: without the collector it takes a third less time.
+    # Collection creates millions of objects and no garbage: without the garbage collector it is a third faster.
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    # They live to the end, so no collection during the tests looks at them again.
+    # They live to the end: frozen, so that the garbage collector does not scan them during the tests.
     gc.freeze()
     gc.enable()

@@ -1,7 +1,7 @@
 """Harness of the deliverer: an in-memory broker, a scripted campaign manager, and a simulated clock.
 
-Everything between these three is the real thing: loop, ledger, committer, dispatcher, intake, encoder. One thread, so a
-run with the same choices is the same run.
+Everything else is the real code: loop, ledger, committer, dispatcher, intake, encoder. It runs in one thread, so runs
+with the same choices are identical.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class StopError(Exception):
 
 @dataclass
 class Attempt:
-    """One request, as the campaign manager saw it."""
+    """One request as received by the campaign manager."""
 
     at_s: float
     callback: Callback
@@ -114,9 +114,9 @@ class SimulatedReceivers:
         self.committed: dict[Partition, int] = {}
         self.attempts: list[Attempt] = []
         self.allowance: int | None = None
-        self.endings: list[str] = []  # how the next transactions end: ok, lost or stale (nothing happened), unknown
+        self.endings: list[str] = []  # results of the next transactions: ok, lost or stale (nothing committed), unknown
         self.lines: list[tuple[str, dict[str, Any]]] = []
-        self.records_in_time: int | None = None  # a transaction of more does not end in time
+        self.records_in_time: int | None = None  # a transaction with more records times out
 
     @property
     def now_ms(self) -> int:
@@ -143,7 +143,7 @@ class SimulatedReceivers:
         return dict(found)
 
     def outcomes(self) -> dict[str, str]:
-        """The one outcome of each callback."""
+        """Return the only outcome of each callback."""
         receipts = self.receipts()
         assert all(len(found) == 1 for found in receipts.values()), "a callback has several receipts"
         return {callback_id: found[0]["outcome"] for callback_id, found in receipts.items()}
@@ -152,11 +152,11 @@ class SimulatedReceivers:
         return Counter(attempt.callback.callback_id for attempt in self.attempts)
 
     def last_sent(self, prefix: str) -> float:
-        """When the last request was made for a callback whose id begins so."""
+        """Return the time of the last request for a callback with this id prefix."""
         return max(attempt.at_s for attempt in self.attempts if attempt.callback.callback_id.startswith(prefix))
 
     def waiting(self) -> int:
-        """Records that no transaction has committed yet."""
+        """Return the records that no transaction has committed yet."""
         return sum(
             len(log) - self.committed.get(partition, 0)
             for partition, log in self.logs.items()
@@ -235,7 +235,7 @@ class FakeSource:
         return "generation"
 
     def check_topics(self, topics: Collection[str]) -> None:
-        """The topics are those that were read."""
+        """Accept: the topics were not recreated."""
 
     def commit_offset(self, _partition: Partition, next_offset: int) -> int:
         return next_offset
@@ -254,13 +254,13 @@ class FakeSource:
 
 
 class FakeSink:
-    """Transactions on the world's logs."""
+    """Sink whose transactions write to the in-memory logs."""
 
     def __init__(self, world: SimulatedReceivers) -> None:
         self._world = world
         self.is_open = False
         self.progress = 0
-        self.sizes: list[int] = []  # how many records each transaction had
+        self.sizes: list[int] = []  # records of each transaction
 
     def open(self) -> None:
         self.is_open = True
@@ -291,7 +291,7 @@ class FakeSink:
 
 
 class FakePool:
-    """The campaign manager's end of the wire."""
+    """Worker pool that passes requests to the simulated campaign manager."""
 
     def __init__(self, world: SimulatedReceivers) -> None:
         self._world = world
@@ -320,7 +320,7 @@ class FakePool:
 
 
 class Stopping:
-    """Looked at once a round: time goes on here, fast while nothing happens."""
+    """Stop event, checked once a round: it advances the clock, faster while nothing happens."""
 
     def __init__(self, bench: DeliveryHarness) -> None:
         self._bench = bench
@@ -331,7 +331,7 @@ class Stopping:
         return self._bench.next_round()
 
     def set(self) -> None:
-        """The loop has ended."""
+        """The loop has set the event at its end."""
 
     def wait(self, seconds: float) -> bool:
         self._bench.world.now += seconds
@@ -439,12 +439,12 @@ class DeliveryHarness:
         )
 
     def run(self, until: Callable[[], bool], every_round: Callable[[], None] = lambda: None) -> None:
-        """Runs until the condition holds, then stops in order; ``every_round`` may raise StopError: killed."""
+        """Run until the condition is true, then stop cleanly; StopError of ``every_round`` kills the process."""
         self._until, self._every_round = until, every_round
         self.deliverer.run()
 
     def kill_when(self, when: Callable[[], bool]) -> None:
-        """Runs, and ends without a word."""
+        """Run until the condition is true, then kill the process."""
 
         def look() -> None:
             if when():
@@ -457,7 +457,7 @@ class DeliveryHarness:
             return
 
     def run_dry(self) -> None:
-        """Runs until nothing waits any more."""
+        """Run until no callback is pending."""
         self.run(lambda: not self.world.waiting())
 
     def next_round(self) -> bool:
@@ -469,5 +469,5 @@ class DeliveryHarness:
 
 
 def read(record: SourceRecord) -> Callback:
-    """The callback in a record."""
+    """Return the callback in a record."""
     return read_callback(CALLBACKS, record)

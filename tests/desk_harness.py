@@ -122,7 +122,7 @@ class DeskHarness:
         return [decision for _, decision in found if decision["action"] != "JOB"]
 
     def decide(self, decisions: Iterable[dict[str, Any]]) -> None:
-        """Puts decisions on their topic, which no job has made."""
+        """Produce decisions that no job has made."""
         producer = Producer({"bootstrap.servers": self.stage.bootstrap_servers, "linger.ms": 0})
         for one in decisions:
             producer.produce(self.topic, DECISION.encode(one), one["place"].encode())

@@ -26,7 +26,7 @@ BOOTSTRAP_VARIABLE = "TEST_KAFKA_BOOTSTRAP"
 
 _FOLDER = pytest.StashKey[Path]()
 
-# Shorter than Kafka allows by default, so that tests need not wait 6 s for a worker to be taken for dead.
+# Shorter than Kafka's default minimum, so that tests do not wait 6 s until the group removes a dead worker.
 _QUICK = {"group.min.session.timeout.ms": "1000"}
 
 
@@ -55,8 +55,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def shared_config(folder: Path) -> KafkaConfig:
-    # It holds thousands of topics. On two busy cores it may hear nothing of itself for longer than 9 s, and would fence
-    # itself: every client then meets NOT_COORDINATOR or unknown partitions.
+    # It holds thousands of topics. On two busy cores its heartbeats may take longer than 9 s, and the controller would
+    # fence it: every client then gets NOT_COORDINATOR or unknown partitions.
     properties = {**_QUICK, "broker.session.timeout.ms": "60000"}
     return KafkaConfig(data_dir=folder / "shared", port=0, properties=properties, heap_mb=1024)
 

@@ -1,4 +1,4 @@
-"""What a scorer would write, written by hand: inputs, outputs, audits and commits, with any fault one may wish for."""
+"""Records of a scoring worker written by the test: inputs, outputs, audits and commits, with optional faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SCORE = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
 CONTACT = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
 KEY = b"c"
-# Of every input: only its place is its own.
+# Of every input: only its location differs.
 INPUT = CONTACT.encode(
     {
         "event_id": "e",
@@ -48,8 +48,8 @@ class Out:
     """What is published of one input record.
 
     ``to`` names the topic's setting; None: nothing is published. ``audited`` is the outcome in the audit,
-    None: it has no entry there; ``header_batch`` the batch id of the header; empty: that of the audit. ``value``: in
-    place of what is due.
+    None: it has no entry there; ``header_batch`` the batch id of the header; empty: that of the audit. ``value``
+    replaces the correct value.
     """
 
     offset: int
@@ -75,7 +75,7 @@ def rejected(offset: int) -> Out:
 
 @dataclass
 class Ledger:
-    """Topics and a group of a test's own. One lane, one partition of every output topic, where a test does not say."""
+    """Topics and a group of one test. Outputs go to partition ``lane`` of their topic, by default that of the input."""
 
     servers: str
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -113,7 +113,7 @@ class Ledger:
         assert producer.flush(30) == 0
 
     def put_inputs_in_transaction(self, count: int, *, commit: bool) -> None:
-        """As many records of partition 0, and a marker after them."""
+        """Produce so many records to partition 0 in a transaction, which ends with a marker."""
         stable_end = self._stable_end()
         producer = self.producer()
         producer.begin_transaction()
@@ -124,7 +124,7 @@ class Ledger:
         else:
             assert producer.flush(30) == 0
             producer.abort_transaction(30)
-        # The broker answers before the marker is in the log, and what is produced next may get in front of it.
+        # The broker responds before the marker is in the log, and the next record may be written before it.
         wait_until(lambda: self._stable_end() >= stable_end + count + 1, "the transaction's marker")
 
     def _stable_end(self) -> int:
@@ -133,7 +133,7 @@ class Ledger:
         )
         try:
             return int(reader.get_watermark_offsets(TopicPartition(self.topic("features"), 0), 10)[1])
-        except KafkaException:  # a new topic is not known everywhere at once
+        except KafkaException:  # the metadata of a new topic takes time to propagate
             return 0
         finally:
             reader.close()
@@ -147,7 +147,7 @@ class Ledger:
     def reset_commit(
         self, offset: int, metadata: str | None = None, partition: int = 0, topic: str | None = None
     ) -> None:
-        """As an operator would: outside of any transaction, without metadata."""
+        """Commit as an operator does: outside of any transaction, without metadata."""
         consumer = self._consumer()
         name = self.topic("features") if topic is None else topic
         consumer.commit(offsets=[TopicPartition(name, partition, offset, metadata or "")], asynchronous=False)
@@ -157,7 +157,7 @@ class Ledger:
         return Consumer({"bootstrap.servers": self.servers, "group.id": self.group_id})
 
     def delete_before(self, name: str, offset: int, partition: int = 0) -> None:
-        """As retention would: the records of a topic below an offset."""
+        """Delete the records of a topic below an offset, as retention does."""
         admin = AdminClient({"bootstrap.servers": self.servers})
         for deleted in admin.delete_records([TopicPartition(self.topic(name), partition, offset)]).values():
             deleted.result(30)
@@ -169,7 +169,7 @@ class Ledger:
 
         def is_created() -> bool:
             [future] = admin.create_topics([NewTopic(topic, PARTITIONS, 1)], operation_timeout=30).values()
-            return future.exception(30) is None  # until the deletion has reached the broker, it exists
+            return future.exception(30) is None  # the topic exists until the deletion has reached the broker
 
         wait_until(is_created, f"topic {topic} to be created again")
 
@@ -177,7 +177,7 @@ class Ledger:
             found = admin.list_topics(topic, timeout=30).topics[topic]
             return found.error is None and [one.leader for one in found.partitions.values()].count(-1) == 0
 
-        wait_until(is_known, f"the broker to know topic {topic}")  # a transaction that writes to it fails before
+        wait_until(is_known, f"the broker to know topic {topic}")  # an earlier transaction to it fails
 
     def make_retry_topic(self) -> str:
         """The first retry topic, with as many partitions as the others have."""
@@ -217,7 +217,7 @@ class Scorer:
         partition: int = 0,
         spoil_audit: bool = False,
     ) -> None:
-        """One transaction; ``committed``: the offset it commits for the partition, if any."""
+        """Publish one transaction; ``committed`` is the offset it commits for the partition, if any."""
         self.begin(published, committed, start=start, partition=partition, spoil_audit=spoil_audit)
         self.commit()
 
@@ -253,7 +253,7 @@ class Scorer:
         self._producer.abort_transaction(30)
 
     def skip_a_link(self) -> None:
-        """Forget an event of the chain, as if it had never been written."""
+        """Leave an event out of the chain."""
         self._chain.confirm(self._chain.plan([_event("lost", [])]))
 
     def _output(self, out: Out, batch_id: str) -> None:

@@ -20,7 +20,7 @@ class MemoryMetrics:
         self._service = service
         self._instruments = frozenset(instruments_of(service))
         self._values: defaultdict[Series, list[float]] = defaultdict(list)
-        # A simulated loop reports the same few series millions of times: each is checked once.
+        # A simulated loop reports the same series millions of times: each is checked once.
         self._checked: dict[tuple[Instrument, tuple[tuple[str, str | int], ...]], Series] = {}
 
     def add(self, counter: Counter, amount: float = 1, attributes: Attributes = NO_ATTRIBUTES) -> None:
@@ -42,7 +42,7 @@ class MemoryMetrics:
         return sum(self.values(instrument, **attributes))
 
     def values(self, instrument: Instrument, **attributes: str | int) -> list[float]:
-        """All values of the series that have these attributes, and maybe others."""
+        """Return all values of the series that have at least these attributes."""
         return [
             value
             for (one, labels), values in self._values.items()

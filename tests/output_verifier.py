@@ -1,6 +1,6 @@
-"""The judge: does the invariant of the contract (docs/contract.md, section 1) hold on the live topics?
+"""Verifier of the live topics against the invariant of the contract (docs/contract.md, section 1).
 
-It shares nothing with the product: plain confluent_kafka and plain fastavro, hashes computed again. It is called when
+It shares no code with the product: plain confluent_kafka and plain fastavro, hashes computed again. It is called when
 no worker runs; it waits until no transaction is open, reads the commits, everything, and the commits again.
 """
 
@@ -26,7 +26,7 @@ OUTCOMES = {"scores": "SCORED", "review": "REVIEW", "rejected": "REJECTED"}
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One record that a read_committed reader finds on scores, review or rejected.
+    """One record on scores, review or rejected, read with read_committed.
 
     ``score`` is None on rejected; ``written_ms`` is the record's time.
     """
@@ -41,7 +41,7 @@ class Output:
     written_ms: int
 
     def header(self, name: str) -> str | None:
-        """The one value of a header of ours; None where it is absent."""
+        """Return the only value of a header of the worker; None if it is absent."""
         found = [value for given, value in self.headers if given == PREFIX + name]
         assert len(found) <= 1, f"header {name} stands {len(found)} times on {self.kind}/{self.partition}/{self.offset}"
         return None if not found or found[0] is None else found[0].decode()
@@ -49,7 +49,7 @@ class Output:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found. ``outputs``, ``entries`` (audit) and ``waiting`` (retry topics) are by source."""
+    """Result of the verification; ``outputs``, ``entries`` (audit) and ``waiting`` (retry topics) are by source."""
 
     inputs: dict[str, Message] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
@@ -59,21 +59,21 @@ class Verdict:
     events: int = 0
 
     def count(self, kind: str) -> int:
-        """Outputs on one topic."""
+        """Return the number of outputs on one topic."""
         return sum(output.kind == kind for output in self.outputs.values())
 
     def reasons(self) -> Counter[str | None]:
-        """How many were rejected for each reason."""
+        """Return the number of rejected contacts by reason."""
         return Counter(o.header("error-reason") for o in self.outputs.values() if o.kind == "rejected")
 
     def by_contact(self, contact_id: str) -> list[Output]:
-        """The outputs whose input had this key, in the order of the inputs of a partition."""
+        """Return the outputs whose input had this key, in the order of the inputs of a partition."""
         return [self.outputs[s] for s, message in self.inputs.items() if message.key() == contact_id.encode()]
 
     def paid_twice(self, account: dict[str, int]) -> int:
-        """Contacts that the API scored and that no output needed, by its own account (id -> times scored).
+        """Return the number of contacts that the API billed without need, from its account (id -> times scored).
 
-        A contact that was scored and rejected all the same (``unpublishable``) was needed once as well.
+        A contact that was scored and then rejected (``unpublishable``) was needed once as well.
         """
         needed: Counter[str] = Counter()
         for entry, _ in self.entries.values():
@@ -84,31 +84,31 @@ class Verdict:
         return sum(account.values()) - sum(needed.values())
 
 
-def judge(
-    arena: ScoringHarness,
+def verify_outputs(
+    harness: ScoringHarness,
     *,
     everything: bool = True,
     tutorial_features: bool = True,
     widest: float = 1.0,
     may_wait: bool = False,
 ) -> Verdict:
-    """Checks the invariant, and that audit, headers, values and order follow the contract.
+    """Check the invariant, and that audit, headers, values and order follow the contract.
 
     Args:
-        arena: whose topics and group.
-        everything: whether the group must have come to the end of the features topic.
-        tutorial_features: whether the model is the tutorial's, whose gaps are all imputed but never in silence.
-        widest: the widest confidence interval that need not be reviewed.
-        may_wait: whether contacts may be left in the retry topics.
+        harness: the topics and the group.
+        everything: whether the group must have committed the end of the features topic.
+        tutorial_features: whether the model is the tutorial's, whose missing features are all imputed and listed.
+        widest: the widest confidence interval without a review.
+        may_wait: whether contacts may be pending in the retry topics.
     """
-    _await_stable(arena)
-    commits, taken = arena.commits(), arena.retry_commits()
+    _await_stable(harness)
+    commits, taken = harness.commits(), harness.retry_commits()
     starts = {number: _start(commit.metadata) for number, commit in commits.items()}
-    outputs = _read(arena)
+    outputs = _read(harness)
     inputs = outputs.pop("features")
     retries = outputs.pop("retries")
-    assert arena.commits() == commits, "the group committed while the judge was reading"
-    assert arena.retry_commits() == taken, "the group committed while the judge was reading"
+    assert harness.commits() == commits, "the group committed during the verification"
+    assert harness.retry_commits() == taken, "the group committed during the verification"
     below: dict[str, Message] = {}
     for message in inputs:
         partition, offset = _place(message)
@@ -123,7 +123,7 @@ def judge(
         for message in outputs[kind]:
             _take_output(verdict, kind, message)
     _take_audit(verdict, outputs["audit"])
-    _take_waiting(verdict, retries, arena.group_id, taken)
+    _take_waiting(verdict, retries, harness.group_id, taken)
     assert may_wait or not verdict.waiting, f"{len(verdict.waiting)} contacts wait in retry topics"
     _check_sets(verdict)
     _check_order(verdict)
@@ -151,9 +151,9 @@ def _name(message: Message) -> str:
     return f"{message.topic()}/{message.partition()}/{message.offset()}"
 
 
-def _await_stable(arena: ScoringHarness) -> None:
-    """Waits until no transaction is open on any output: what a killed worker left ends with its time-out."""
-    with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
+def _await_stable(harness: ScoringHarness) -> None:
+    """Wait until no transaction is open on any output: that of a killed worker ends with its time-out."""
+    with harness.reader() as committed, harness.reader(isolation="read_uncommitted") as written:
 
         def stable() -> bool:
             try:
@@ -161,26 +161,26 @@ def _await_stable(arena: ScoringHarness) -> None:
                     committed.get_watermark_offsets(place, 10, cached=False)
                     == written.get_watermark_offsets(place, 10, cached=False)
                     for kind in OUTPUTS
-                    for place in (TopicPartition(arena.topics[kind], number) for number in range(arena.partitions))
+                    for place in (TopicPartition(harness.topics[kind], number) for number in range(harness.partitions))
                 )
             except KafkaException:
-                return False  # a new client may not know the topics yet
+                return False  # a new client may not have the metadata of the topics yet
 
         wait_until(stable, "the end of all open transactions")
 
 
-def _read(arena: ScoringHarness) -> dict[str, list[Message]]:
-    """All records that a read_committed reader finds on each topic, each partition's in order."""
+def _read(harness: ScoringHarness) -> dict[str, list[Message]]:
+    """Return all committed records of each topic, each partition's in order."""
     found: dict[str, list[Message]] = {kind: [] for kind in ("features", *OUTPUTS, "retries")}
-    kinds = {topic: kind for kind, topic in arena.topics.items()} | dict.fromkeys(arena.retries, "retries")
-    with arena.reader() as reader:
+    kinds = {topic: kind for kind, topic in harness.topics.items()} | dict.fromkeys(harness.retries, "retries")
+    with harness.reader() as reader:
         deadline = time.monotonic() + PATIENCE_S
-        waiting = {(topic, number) for topic in arena.topics.values() for number in range(arena.partitions)}
-        waiting |= {(topic, number) for topic in arena.retries for number in range(arena.retry_partitions)}
+        waiting = {(topic, number) for topic in harness.topics.values() for number in range(harness.partitions)}
+        waiting |= {(topic, number) for topic in harness.retries for number in range(harness.retry_partitions)}
         reader.assign([TopicPartition(topic, number, 0) for topic, number in waiting])
         while waiting:
             assert time.monotonic() < deadline, f"reading stands still before the end of {waiting}"
-            # Not longer: the client waits for so many records, also when the last one has come.
+            # Short, since the client waits for so many records even after the last one.
             for message in reader.consume(10_000, 0.1):
                 deadline = time.monotonic() + PATIENCE_S
                 error, topic = message.error(), message.topic() or ""
@@ -226,7 +226,7 @@ def _take_audit(verdict: Verdict, messages: list[Message]) -> None:
 
 
 def _take_waiting(verdict: Verdict, messages: list[Message], group_id: str, taken: dict[tuple[str, int], int]) -> None:
-    """The records of this group in the retry topics that it has not committed."""
+    """Collect the records of this group in the retry topics that it has not committed."""
     for message in messages:
         partition, offset = _place(message)
         headers: dict[str, Any] = dict(message.headers() or [])

@@ -1,4 +1,4 @@
-"""A server that answers with exactly the bytes a test gives it, however wrong they are."""
+"""HTTP server that sends exactly the bytes of a test, valid or not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def token(value: str = "token-1", **more: Any) -> bytes:
 
 
 def hang_up(_: Request, conn: socket.socket) -> None:
-    """Ends the connection without a response. ``close`` alone leaves it open until the server's reader is closed."""
+    """Close the connection without a response; ``close`` alone leaves it open until the server's reader is closed."""
     conn.shutdown(socket.SHUT_RDWR)
 
 
@@ -67,7 +67,7 @@ class RawServer:
         self._acceptor.start()
 
     def respond(self, *answers: bytes | Responder, path: str = "*") -> None:
-        """Answers the requests one after the other, the last one again and again."""
+        """Send these responses in order; repeat the last one."""
         left = list(answers)
 
         def responder(request: Request, conn: socket.socket) -> None:

@@ -20,7 +20,7 @@ def _shared_receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def receiver(_shared_receiver: Receiver) -> Receiver:
-    """A receiver with empty books and no faults. It may be stopped and started."""
+    """A receiver with an empty delivery log and no faults. It may be stopped and started."""
     _shared_receiver.start()
     _shared_receiver.reset()
     return _shared_receiver

@@ -1,4 +1,4 @@
-"""A run of the scoring worker as the judge sees it: inputs, outputs, audit events, and any fault planted in them."""
+"""Records of a run of the scoring worker for the reconciliation: inputs, outputs, audit events, and faults in them."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ class Output:
 
 @dataclass(frozen=True)
 class Retry:
-    """A record of a retry topic; ``still``: the group had not committed it at the second reading either."""
+    """A record of a retry topic; ``still``: not committed at the second reading either."""
 
     source: str
     still: bool = True
 
 
 def number_of(name: str) -> int:
-    """The offset in a source, the same for every source that is none."""
+    """Return the offset in a source; one fixed number for an invalid source."""
     digits = name.rpartition("/")[2]
     return int(digits) if digits.isdecimal() and len(digits) < 10 else 0
 
 
 def event_of(name: str, **changes: Any) -> dict[str, Any]:
-    """The ``ContactFeatures`` of an input: everything in it is its own."""
+    """Return the ``ContactFeatures`` of an input; every field depends on the input."""
     fields = {
         "event_id": f"e-{name[:40]}",
         "contact_id": f"c-{name[:40]}",
@@ -137,7 +137,7 @@ def entry(output: Output, **changes: Any) -> dict[str, Any]:
 
 
 def event(outputs: Iterable[Output], batch_id: str = "b-1", **changes: Any) -> dict[str, Any]:
-    """The ``BatchAudit`` of a request, without its place in a chain."""
+    """Return the ``BatchAudit`` of a request, not linked to a chain."""
     return audit_of([entry(output) for output in outputs], batch_id, **changes)
 
 
@@ -179,17 +179,17 @@ def judged(
     contents: Mapping[str, Content] | None = None,
     **options: Any,
 ) -> Report:
-    """Judge a run.
+    """Reconcile a run.
 
     Args:
         inputs: offsets by partition.
-        outputs: records of output topics, from offset 100 on; with a content where it is not the one that is due.
+        outputs: records of output topics, from offset 100 on; with a content where it differs from the correct one.
         audits: values of the audit topic.
-        spans: where the group stands.
-        committed: at the second reading, if it is not as at the first.
+        spans: committed ranges of the group.
+        committed: at the second reading, if it differs from the first.
         deferred: records of a retry topic.
-        contents: of inputs that are not the usual ones, by source.
-        options: of the judge.
+        contents: of inputs with other contents, by source.
+        options: of the reconciliation.
     """
     judge = make_judge(spans, **options)
     for partition, offsets in inputs.items():

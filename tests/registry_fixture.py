@@ -1,4 +1,4 @@
-"""A real schema registry for tests: one shared by all, also across xdist workers, started by the first that asks.
+"""A real schema registry for tests: one shared by all, also across xdist workers, started on first use.
 
 A pytest plugin; as with the broker (`kafka_fixture`), the controlling process owns the folder and stops the registry.
 """

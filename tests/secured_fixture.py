@@ -1,8 +1,8 @@
-"""A real Kafka that asks who one is and what one may do, for tests: one shared by all, also across xdist workers.
+"""A real Kafka with authentication and ACLs for tests: one shared by all, also across xdist workers.
 
 A pytest plugin; as with the broker (`kafka_fixture`), the controlling process owns the folder and stops it. Three
-listeners, one for each way to say who one is (SCRAM over TLS, client certificates, tokens), all with ACLs; on the plain
-listener anybody is the super user, which is how tests give rights and take them.
+listeners, one for each mechanism (SCRAM over TLS, client certificates, tokens), all with ACLs; on the plain listener
+every client is the superuser, with which tests grant and revoke rights.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _FOLDER = pytest.StashKey[Path]()
 
 @dataclass(frozen=True, slots=True)
 class SecuredKafka:
-    """Where it is, and the folder with its authority and keys. Take users, topics and groups of your own."""
+    """Addresses, and the folder with its authority and keys. Use users, topics and groups of your own."""
 
     folder: Path
     ports: dict[str, int]
     open_servers: str
 
     def servers(self, listener: str, host: str = "localhost") -> str:
-        """For `kafka.bootstrap_servers`; only ``localhost`` stands in its certificate."""
+        """Return `kafka.bootstrap_servers`; the certificate is for ``localhost`` only."""
         return f"{host}:{self.ports[listener]}"
 
     @property
     def authority(self) -> Authority:
-        """Whom it trusts, and who has signed its certificate."""
+        """Return the authority that signed its certificate and that it trusts."""
         return Authority(self.folder)
 
 
@@ -104,7 +104,7 @@ def _jwks(folder: Path) -> str:
 
 @contextmanager
 def _allowed(url: str) -> Iterator[None]:
-    """Kafka reads keys only from where its command line allows it."""
+    """Allow the key folder on the command line: Kafka reads keys only from allowed places."""
     before = os.environ.get("JDK_JAVA_OPTIONS")
     os.environ["JDK_JAVA_OPTIONS"] = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={url}"
     yield

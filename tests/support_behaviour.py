@@ -1,4 +1,4 @@
-"""Rows of the tables of contract section 5: what is injected, what has to become of every contact, what it may cost.
+"""Rows of the tables of contract section 5: the injected fault, the outcome of every contact, the permitted cost.
 
 `support_behaviour_play.play` plays a row: the real worker on a real broker against the simulator over real HTTP. The
 result is a line of docs/api-behaviour.md (`support_behaviour_table`).
@@ -28,22 +28,22 @@ def batch(number: int, *, partitions: int = 1, prefix: str = "C") -> tuple[Input
 
 
 def upto(amount: int) -> range:
-    """Any amount that is not more."""
+    """An upper bound."""
     return range(amount + 1)
 
 
 def fault(**words: Any) -> dict[str, Any]:
     """One fault with the arguments of `SimulatorControl.add_fault`: once, unless ``times`` is given.
 
-    It does not concern the check of the model at start, whose request holds no contact.
+    It does not apply to the model check at startup, whose request has no contact.
     """
     return words if words.get("path", "score") != "score" else {"min_contacts": 1, **words}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the row may cost, in the simulator's account: score requests that reached it, contacts in them, contacts
-    scored, which is what is paid for, and among these how many were paid for before.
+    """The permitted cost of a row, from the simulator's account: score requests that reached it, contacts in them,
+    contacts scored (which are billed), and those of them that were billed before.
     """
 
     requests: Amount
@@ -58,30 +58,30 @@ class Row:
 
     Attributes:
         id: of the test and of the line in docs/api-behaviour.md.
-        injected: what is done to the worker, in words; docs/api-behaviour.md shows it.
-        cost: what it may cost.
-        feed: what stands on the features topic before the worker starts; every key once.
+        injected: the fault in words, for docs/api-behaviour.md.
+        cost: the permitted cost.
+        feed: records of the features topic before the worker starts; every key once.
         faults: the simulator's script.
         api: changes of the simulator's configuration.
         settings: changes of the worker's settings.
         topics: broker settings of the topics.
         partitions: of every topic.
-        prepare: is done before the worker starts.
-        act: is done while it works; it may feed more.
+        prepare: called before the worker starts.
+        act: called while it runs; it may feed more.
         holds: part of the line of /readyz that is waited for; empty: the circuit breaker must never open, unless it
             ``may_hold``, which is not waited for.
-        recover: closes it; by default the faults are ended.
-        stops: part of the one line with which the process has to end, exit code 1; empty: it must not.
-        committed: outputs there have to be at the end; None: one for every record that was fed.
-        rejected: key -> reasons, all of them in their order; the keys that are in neither map have to be scored.
+        recover: closes the breaker; by default it ends the faults.
+        stops: part of the one line with which the process has to exit with code 1; empty: it must not exit.
+        committed: expected number of outputs; None: one for every record that was fed.
+        rejected: key -> all reasons in order; keys in neither map have to be scored.
         review: key -> review reasons.
         status: the HTTP status in the headers of the rejected records; a mapping: by key.
         deferred: key -> rounds in the header of the output; None: all rounds for those that the API fails for, by
             ``status``, and no header for the others.
-        waits: key -> rounds, of the contacts that are left in the retry topics.
+        waits: key -> rounds, of the contacts pending in the retry topics at the end.
         at_least_s: time between the first and the last request with contacts.
-        check: looks at what else there is.
-        gap: why the worker is known to fail this row; empty: it does not.
+        check: additional assertions.
+        gap: the known reason why the worker fails this row; empty: it passes.
         is_slow: played by `make chaos` and `make api-table`, not by `make test`.
     """
 

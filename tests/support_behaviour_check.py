@@ -27,7 +27,7 @@ _IMPUTED: dict[str, Any] = {
 
 
 def check(case: Case) -> None:
-    """Checks everything about a row that has been played."""
+    """Check all expectations of a row that has been played."""
     row, stats = case.row, case.stats
     _check_outcomes(case)
     _check_states(case)
@@ -43,14 +43,14 @@ def check(case: Case) -> None:
 
 
 def cells(case: Case) -> dict[str, str]:
-    """What a row came to, in the columns of docs/api-behaviour.md."""
+    """Return the results of a row in the columns of docs/api-behaviour.md."""
     cost = _cost(case)
     amounts = {name: f"{cost[name]:,}" for name in ("sent", "paid", "twice")}
     return {"did": _did(case), "requests": _requests(case.score_requests()), **amounts}
 
 
 def fits(found: int, amount: Amount) -> bool:
-    """Whether an amount is what a row allows."""
+    """Return whether an amount is within the cost of a row."""
     return found in amount if isinstance(amount, range) else found == amount
 
 
@@ -166,6 +166,6 @@ def _requests(outcomes: Counter[str]) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line of the worker's without what is different in every run, fit for a table."""
+    """Return a line of the worker for a table, without the parts that differ between runs."""
     line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:…", line)
     return line.replace("`", "'").replace("|", "\\|")

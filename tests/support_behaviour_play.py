@@ -1,7 +1,7 @@
 """Plays one row of the tables of contract section 5: the real worker, a real broker, the simulator over real HTTP.
 
-What was asked and paid is the simulator's own account; what became of the contacts is what a read_committed reader
-finds (`support_judge`).
+Requests and bills come from the simulator's account, outcomes from the topics read with read_committed
+(`output_verifier`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 import structlog
-from output_verifier import Verdict, judge
+from output_verifier import Verdict, verify_outputs
 from scoring_harness import ScoringHarness, wait_until
 from worker_harness import QUICK_SETTINGS, WorkerProcess
 
@@ -37,7 +37,7 @@ LIMIT_S: Final = 60.0
 
 
 class ThreadedWorker:
-    """The worker as `stream-scorer run` builds it, in a thread; its clock can be moved on."""
+    """The worker as `stream-scorer run` builds it, in a thread, with a clock that can be advanced."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         loaded = load_settings(environ=settings)
@@ -60,7 +60,7 @@ class ThreadedWorker:
 
     @property
     def running(self) -> bool:
-        """Whether it works; raises what ended it otherwise."""
+        """Return whether it runs; raise the error that ended it."""
         if self._failure is not None:
             raise self._failure
         return self._thread.is_alive()
@@ -72,10 +72,12 @@ class ThreadedWorker:
 
 
 class Case:
-    """A row that is being played, and what is seen of it."""
+    """A row that is being played, with its observations."""
 
-    def __init__(self, row: Row, arena: ScoringHarness, simulator: Simulator, folder: Path, journal: list[Any]) -> None:
-        self.row, self.arena, self.simulator, self.folder = row, arena, simulator, folder
+    def __init__(
+        self, row: Row, harness: ScoringHarness, simulator: Simulator, folder: Path, journal: list[Any]
+    ) -> None:
+        self.row, self.harness, self.simulator, self.folder = row, harness, simulator, folder
         self.journal = journal
         self.fed: list[Input] = []
         self.port = free_port()
@@ -89,23 +91,23 @@ class Case:
     # --- what a row does
 
     def configure(self) -> None:
-        """Makes the simulator what the row needs: by default with quota for all, and no odd scores."""
+        """Configure the simulator for the row: by default with enough quota and without invalid scores."""
         defaults = {"quota": 1_000_000, "narrow_share": 0.0, "inconsistent_share": 0.0}
         self.simulator.configure(**{**defaults, **self.row.api})
 
     def feed(self, inputs: Iterable[Input]) -> None:
         """Puts records on the features topic."""
         new = list(inputs)
-        self.arena.produce(new)
+        self.harness.produce(new)
         self.fed += new
 
     def pass_time(self, seconds: float) -> None:
-        """So much later, for the worker."""
+        """Advance the clock of the worker."""
         assert self.worker is not None
         self.worker.ahead_s += seconds
 
     def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        """Waits for something that needs the worker."""
+        """Wait for a condition that needs the worker."""
 
         def look() -> Any:
             found = condition()
@@ -121,7 +123,7 @@ class Case:
 
     def await_committed(self, number: int) -> None:
         """Waits until so many records are committed."""
-        progress = self.arena.watch()
+        progress = self.harness.watch()
         try:
             self.wait(lambda: progress.done() >= number, f"{number} commits")
         finally:
@@ -129,19 +131,19 @@ class Case:
 
     def await_waiting(self, number: int) -> None:
         """Waits until so many contacts wait in the retry topics, no more."""
-        retries = self.arena.watch_retries()
+        retries = self.harness.watch_retries()
         try:
             self.wait(lambda: retries.number() == number, f"{number} contacts in the retry topics")
         finally:
             retries.close()
 
     def await_holds(self, number: int) -> None:
-        """Waits until the worker has begun to hold so many times."""
+        """Wait until the circuit breaker has opened so many times."""
         self.wait(lambda: len(self.holds) >= number, f"hold number {number}")
 
     def committed(self) -> Counter[int]:
-        """How many records of each partition are committed now."""
-        return Counter({number: commit.offset for number, commit in self.arena.commits().items()})
+        """Return the number of committed records by partition."""
+        return Counter({number: commit.offset for number, commit in self.harness.commits().items()})
 
     def await_hold(self) -> None:
         """Wait until /readyz has the reason of the open breaker, then for a probe."""
@@ -157,7 +159,7 @@ class Case:
             self.wait(lambda: self._arrived() > seen, "a probe")
 
     def await_start(self) -> None:
-        """Waits until the API has confirmed the model: what follows is no matter of the start."""
+        """Wait until the API has confirmed the model, which ends the startup."""
         self.wait(lambda: any(line["event"] == "model confirmed" for line in self.journal), "the model to be confirmed")
 
     def await_delayed_start(self, reason: str) -> None:
@@ -173,11 +175,11 @@ class Case:
         assert self.admin("/livez").status_code == requests.codes.ok
         assert not [line for line in self.journal if line["event"] == "partition assigned"]
 
-    # --- what there is to see
+    # --- observations
 
     @property
     def holds(self) -> list[str]:
-        """The reason of every hold there was."""
+        """Return the reason of every opening of the circuit breaker."""
         return [line["detail"] for line in self.journal if line["event"] in {"circuit opened", "circuit throttled"}]
 
     @property
@@ -196,7 +198,7 @@ class Case:
         return Counter(stats.requests.get("score", {})) - confirmed
 
     def admin(self, path: str) -> requests.Response:
-        """What the admin port answers; 503 where it does not."""
+        """Return the response of the admin port; 503 without one."""
         try:
             return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=LIMIT_S)
         except requests.ConnectionError:
@@ -206,7 +208,7 @@ class Case:
         """The worker's environment. Batches are full at what is fed first, so that requests are always the same."""
         return {
             **QUICK_SETTINGS,
-            **self.arena.settings(),
+            **self.harness.settings(),
             **self.simulator.environment(),
             "STREAM_SCORER_ADMIN__PORT": str(self.port),
             "STREAM_SCORER_SCORING__MAX_CONTACTS": str(max(1, min(1000, len(self.row.feed)))),
@@ -218,12 +220,12 @@ class Case:
 
 @contextmanager
 def _playing(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -> Iterator[Case]:
-    """Sets the row up, and takes down whatever of it still runs."""
-    arena = ScoringHarness(bootstrap_servers, partitions=row.partitions, configs=row.topics)
+    """Set up the row; stop everything that still runs at the end."""
+    harness = ScoringHarness(bootstrap_servers, partitions=row.partitions, configs=row.topics)
     simulator.start()
     simulator.reset()
     with structlog.testing.capture_logs() as journal:
-        case = Case(row, arena, simulator, folder, journal)
+        case = Case(row, harness, simulator, folder, journal)
         case.configure()
         for one in row.faults:
             simulator.add_fault(**one)
@@ -248,8 +250,8 @@ def play(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -
         wait_until(lambda: simulator.stats().in_flight == 0, "the simulator to be done")
         case.stats = simulator.stats()
         case.over = True
-        case.verdict = judge(
-            case.arena,
+        case.verdict = verify_outputs(
+            case.harness,
             everything=row.committed is None and not row.stops,
             tutorial_features=row.tutorial_model,
             widest=row.widest,
@@ -259,7 +261,7 @@ def play(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -
 
 
 def _play_through(case: Case) -> None:
-    """A worker that has to go on working, whatever happens."""
+    """Play a row in which the worker has to keep running."""
     row = case.row
     worker = case.worker = ThreadedWorker(case.settings())
     row.act(case)
@@ -274,7 +276,7 @@ def _play_through(case: Case) -> None:
 
 
 def _play_to_the_end(case: Case) -> None:
-    """A worker that has to end by itself, as an operator sees it: a process, its exit code, the line it prints."""
+    """Play a row in which the worker has to exit: a process with its exit code and its last line."""
     log = case.folder / "worker.log"
     process = case.process = WorkerProcess(case.settings(), ["--from", "earliest"], log, case.port)
     case.row.act(case)

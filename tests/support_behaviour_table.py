@@ -1,4 +1,4 @@
-"""Writes what the rows of contract section 5 came to into docs/api-behaviour.md: ``pytest … --api-table FILE``.
+"""Writer of the results of the rows of contract section 5 into docs/api-behaviour.md: ``pytest … --api-table FILE``.
 
 A pytest plugin. The tests of rows use its fixture `act_out`; when the run ends, the lines of the page that begin with
 the ids of these rows are replaced. Works with xdist: a line travels with the report of its test.
@@ -52,8 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def act_out(
     broker: Broker, simulator: Simulator, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> Callable[[Row], None]:
-    """Plays a row, notes what it came to, and checks it."""
-    # The whole worker: only where a row is played, not wherever pytest starts.
+    """Play a row, record its results, and check it."""
+    # The whole worker is imported only where a row is played, not at every start of pytest.
     from support_behaviour_check import cells, check  # noqa: PLC0415
     from support_behaviour_play import play  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Collector:
-    """Takes the lines out of the reports, in the process that has the whole run before it."""
+    """Collector of the lines of all reports, in the controlling process."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""An authority of one's own with the certificates it issues, and a server that gives tokens, for tests."""
+"""Certificate authority with its certificates, and a token server, for tests."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def token_server(key: rsa.RSAPrivateKey, audience: str, *, secret: str) -> Itera
             client_id, _, password = base64.b64decode(given or b"").decode().partition(":")
             good = scheme == "Basic" and password == secret
             token = {"access_token": signed_token(key, client_id, audience), "token_type": "Bearer", "expires_in": 300}
-            # As an unfriendly gateway, it quotes what it was sent.
+            # Like some gateways, it echoes the request.
             refusal = {"error": "invalid_client", "error_description": f"not {self.headers.get('Authorization')}"}
             body = json.dumps(token if good else refusal).encode()
             self.send_response(200 if good else 401)

@@ -1,4 +1,4 @@
-"""Records, contacts, outcomes and answers for the tests of the pure core and of asking."""
+"""Records, contacts, outcomes and responses for the tests of the core and of the dispatcher."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ class Selector:
 
 
 class Expression:
-    """PromQL, as far as we write it; anything else is an error, so that nothing is passed over.
+    """Parser of the subset of PromQL that we use; anything else is an error, so that no metric is missed.
 
-    Grouping stands before what is grouped, ``sum by (a) (b)``, and counts for all in the parentheses after it.
+    Grouping precedes its operand, ``sum by (a) (b)``, and applies to everything in the parentheses after it.
     """
 
     def __init__(self, text: str) -> None:
@@ -86,7 +86,7 @@ class Expression:
         return self._tokens[self._at - 1]
 
     def _read(self, kept: set[str]) -> None:
-        """Reads to the end of the parentheses, or of all; what is in them keeps these labels."""
+        """Read to the end of the parentheses or of the expression, whose metrics keep these labels."""
         waiting: set[str] = set()
         while self._peek() not in ("", ")"):
             token = self._next()
@@ -160,7 +160,7 @@ def duplicate_series(exposition: str) -> list[str]:
 
 
 def missing_series(expositions: Iterable[str]) -> list[str]:
-    """What dashboard and rules use, and none of these texts of ``/metrics`` has: metrics, labels, values of labels."""
+    """Return the metrics, labels and label values of dashboard and rules that none of these expositions has."""
     exported: dict[str, dict[str, set[str]]] = {name: {} for name in OF_PROMETHEUS}
     exported |= {name: {label: set(known) for label, known in of.items()} for name, of in FROM_THE_FIRST_EVENT.items()}
     for exposition in expositions:
@@ -190,7 +190,7 @@ def missing_series(expositions: Iterable[str]) -> list[str]:
 
 
 def assert_exported(*answers: Answer | None) -> None:
-    """What the services answer to ``/metrics`` has all that dashboard and rules use, and each series once."""
+    """Assert that the responses to ``/metrics`` have all that dashboard and rules use, and each series once."""
     texts = [answer.text for answer in answers if answer is not None]
     assert len(texts) == len(answers)
     assert missing_series(texts) == []

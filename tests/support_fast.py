@@ -35,7 +35,7 @@ def fast_monotonic() -> float:
 
 
 class Arrival(NamedTuple):
-    """A score request that reached the API, in seconds of the fast clock. ``retry_after_s``: it got a 429 with this."""
+    """A score request that reached the API, in seconds of the fast clock; ``retry_after_s`` is that of its 429."""
 
     at: float
     token: bytes
@@ -80,17 +80,17 @@ class FastWorker:
 
 
 class FastHarness(ScoringHarness):
-    """Topics, a group, a simulator that writes down who came when, and workers. A context manager.
+    """Topics, a group, a simulator that records the arrival of each request, and workers. A context manager.
 
     Args:
         bootstrap_servers: the broker.
         quota: of the API, in requests a minute.
         counts_requests: whether the headers of a response have the true count of requests; else it is always 0.
-        arena: see `ScoringHarness`.
+        options: see `ScoringHarness`.
     """
 
-    def __init__(self, bootstrap_servers: str, *, quota: int, counts_requests: bool = True, **arena: Any) -> None:
-        super().__init__(bootstrap_servers, **arena)
+    def __init__(self, bootstrap_servers: str, *, quota: int, counts_requests: bool = True, **options: Any) -> None:
+        super().__init__(bootstrap_servers, **options)
         self.simulator = ThreadedSimulator(SimulatorConfig(quota=quota)).start()
         self.arrivals: list[Arrival] = []
         self.workers: list[FastWorker] = []
@@ -123,7 +123,7 @@ class FastHarness(ScoringHarness):
         return number
 
     def start(self, **changes: str) -> FastWorker:
-        """Starts a worker; settings as for `Stage.start`. Its times are in seconds of the fast clock."""
+        """Start a worker; settings as for `WorkerHarness.start`. Its times are in seconds of the fast clock."""
         settings = {
             **self.settings(),
             **self.simulator.environment(),
@@ -142,7 +142,7 @@ class FastHarness(ScoringHarness):
         return owned == [self.partitions / len(self.workers)] * len(self.workers)
 
     def is_done(self) -> bool:
-        """Whether everything that was produced is committed."""
+        """Return whether all produced records are committed."""
         for worker in self.workers:
             if worker.failure is not None:
                 raise worker.failure
@@ -162,7 +162,7 @@ class FastHarness(ScoringHarness):
 
     @property
     def refused(self) -> list[Arrival]:
-        """Those that got a 429."""
+        """Return the requests that got a 429."""
         return [arrival for arrival in self.arrivals if arrival.retry_after_s is not None]
 
     def stop_workers(self) -> None:
@@ -180,6 +180,6 @@ class FastHarness(ScoringHarness):
 
 
 def run_clocks_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes every service that is built from now on run in fast motion."""
+    """Run every service that is built from now on in fast motion."""
     real = wiring.system_clock()
     monkeypatch.setattr(wiring, "system_clock", lambda: replace(real, monotonic=fast_monotonic))

@@ -1,4 +1,4 @@
-"""What hostile input is made of, and how hard the tests in tests/fuzz try (``FUZZ_EFFORT``; `make fuzz`)."""
+"""Strategies of hostile input, and the number of examples of the tests in tests/fuzz (``FUZZ_EFFORT``; `make fuzz`)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DOUBLES = st.floats() | st.sampled_from([1e308, -1e308, 5e-324, 2.0**53, 1e19, f
 
 
 def varint(value: int) -> bytes:
-    """Avro's long; also of more than 64 bits, which no reader should take."""
+    """Return a long in Avro's encoding, also of more than 64 bits, which a reader must reject."""
     rest = ((value << 1) ^ (value >> 63)) & (2**70 - 1)
     out = bytearray()
     while rest > 0x7F:
@@ -103,7 +103,7 @@ def lies(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def mutilated(draw: st.DrawFn, whole: SearchStrategy[bytes]) -> bytes:
-    """Bytes that were right once: some changed, put in, left out, doubled or cut off."""
+    """Return valid bytes with some changed, inserted, removed, duplicated or cut off."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
@@ -145,7 +145,7 @@ def contact_features(names: SearchStrategy[str]) -> SearchStrategy[dict[str, Any
 
 
 def codecs(schema_file: SchemaFile, max_bytes: int) -> tuple[Codec, ...]:
-    """Single-object encoding, and the Confluent wire format as it is without a registry to ask."""
+    """Codecs of the single-object encoding, and of the Confluent wire format without a registry."""
     schema = load_schema(schema_file)
     older = {**schema, "fields": schema["fields"][:-1]}
     newer = {**schema, "fields": [*schema["fields"], {"name": "more", "type": {"type": "map", "values": "bytes"}}]}
@@ -157,13 +157,13 @@ def codecs(schema_file: SchemaFile, max_bytes: int) -> tuple[Codec, ...]:
 
 
 def framed(codec: Codec, bodies: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
-    """Bodies behind one of the headers that the codec knows, or one that it does not."""
+    """Return bodies after a header that is known to the codec or not."""
     return st.builds(bytes.__add__, st.sampled_from([*codec._writers, b"", b"\0", b"\xc3\x01", b"\0\0\0\0\1"]), bodies)
 
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Measures Python's memory: the most bytes that were in use at once stand in the list afterwards."""
+    """Measure Python's peak memory in bytes; it is in the list afterwards."""
     peak: list[int] = []
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Answers over HTTP that may be anything, and servers that give them: for tests/fuzz."""
+"""Arbitrary HTTP responses and servers that send them, for tests/fuzz."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ STATUSES = st.sampled_from([200, 201, 204, 206, 302, 304, 400, 401, 403, 404, 40
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    """What a server sends before it closes the connection."""
+    """Return what a server sends before it closes the connection."""
     encoding, body = draw(BODIES.map(lambda body: ("", body)) | PACKED)
     headers = draw(HEADERS)
     lines = [f"HTTP/1.1 {draw(STATUSES | st.integers(0, 9999))} {draw(st.sampled_from(['', 'OK', SECRET]))}"]
@@ -139,10 +139,10 @@ class HttpHarness:
         return ScoringClient(self.server.url, self.server.url, "id", SECRET, "m", timeout_s=5.0, token_timeout_s=5.0)
 
     def _grant(self, _: Any, conn: socket.socket) -> None:
-        # A good token leaves the connection open: else the request that follows might still go over it, in vain.
+        # After a valid token the connection stays open; otherwise the next request might use the closed connection.
         conn.sendall(token(TOKEN)) if self.granted is None else self._end_with(conn, self.granted)
 
     @staticmethod
     def _end_with(conn: socket.socket, data: bytes) -> None:
         conn.sendall(data)
-        conn.shutdown(1)  # no more from here: the client reads to the end instead of waiting for it
+        conn.shutdown(1)  # half-closed: the client reads to the end instead of waiting

@@ -30,7 +30,7 @@ class ReceivedSpan:
 
 
 class OtlpReceiver:
-    """Listens on a port of its own from ``with`` on; keeps all spans, the names of metrics, and every byte."""
+    """OTLP receiver on a port of its own that keeps all spans, metric names, and every byte. A context manager."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []

@@ -47,7 +47,7 @@ _RESOURCES = {
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a command that has ended printed."""
+    """The output of a command that has exited."""
 
     code: int
     out: str
@@ -82,10 +82,10 @@ class Ground:
             **{f"STREAM_SCORER_TOPICS__{kind.upper()}": f"{kind}-{self.name}" for kind in KINDS},
         }
 
-    # --- who
+    # --- users
 
     def scram(self, *names: str) -> None:
-        """Makes users whose password is ``password of NAME``."""
+        """Create users whose password is ``password of NAME``."""
         kind = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         made = [UserScramCredentialUpsertion(name, kind, f"password of {name}".encode()) for name in names]
         for future in self._root.alter_user_scram_credentials(made).values():
@@ -131,10 +131,10 @@ class Ground:
         """The settings of the superuser."""
         return {**self.environment, "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": self.secured.open_servers}
 
-    # --- what they may do
+    # --- rights
 
     def grant(self, rights: Mapping[str, Iterable[Permission]]) -> None:
-        """Gives rights to principals, and waits until they hold."""
+        """Grant rights to principals and wait until they are in effect."""
         bindings = [_binding(principal, right) for principal, some in rights.items() for right in some]
         for future in self._root.create_acls(bindings).values():
             future.result(30)
@@ -147,7 +147,7 @@ class Ground:
         )
 
     def take(self, principal: str, right: Permission) -> None:
-        """Takes a right away."""
+        """Revoke a right."""
         one = _binding(principal, right)
         fields = (one.restype, one.name, one.resource_pattern_type, one.principal, one.host)
         for future in self._root.delete_acls([AclBindingFilter(*fields, one.operation, one.permission_type)]).values():
@@ -162,7 +162,7 @@ class Ground:
     # --- programs
 
     def settings(self, environment: Mapping[str, str]) -> Settings:
-        """As the programs read them."""
+        """Return the environment of the programs."""
         return load_settings(environ=environment)
 
     def command(self, environment: Mapping[str, str], *arguments: str, limit_s: float = 60) -> Ended:

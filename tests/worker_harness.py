@@ -1,7 +1,7 @@
 """Workers for tests: ``stream-scorer run`` in processes of their own, as an operator starts them.
 
-A pytest plugin: the fixture `make_stage` gives a stage (topics, group, simulator, workers); whatever still runs at the
-end of a test is killed.
+A pytest plugin: the fixture `make_stage` provides a harness (topics, group, simulator, workers); workers that still run
+at the end of a test are killed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
-# A dead worker is missed, and its transaction ended, within seconds; many requests a minute, so that no test waits for
-# the quota unless it is about the quota; two short rounds for contacts that fail.
+# Short session and transaction time-outs; a high quota, so that only tests of the quota wait for it; two short retry
+# rounds for contacts that fail.
 QUICK_PROPERTIES = {
     "session.timeout.ms": 3000,
     "heartbeat.interval.ms": 500,
@@ -88,7 +88,7 @@ class WorkerProcess:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and its end."""
+        """Send SIGKILL and wait for the exit."""
         self._process.kill()
         self._process.wait(PATIENCE_S)
 
@@ -99,12 +99,12 @@ class WorkerProcess:
         self.send(signal.SIGCONT)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.send(signal.SIGTERM)
         return self.exit_code()
 
     def exit_code(self, limit_s: float = PATIENCE_S) -> int:
-        """Waits for its end."""
+        """Wait for the exit and return the exit code."""
         try:
             return self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -119,15 +119,15 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def log(self) -> str:
-        """All it has printed."""
+        """Return everything that it has printed."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """Its log lines of one kind."""
+        """Return its log lines of one event."""
         return [line for line in self.log_lines() if line.get("event") == event]
 
     def owned(self, topic: str) -> set[int]:
-        """The partitions of a topic that it has by its log."""
+        """Return the partitions of a topic that are assigned to it according to its log."""
         events = {"partition assigned": 1, "partition revoked": -1}
         balance: Counter[int] = Counter()
         for line in self.log_lines():
@@ -146,11 +146,11 @@ class WorkerProcess:
         return [line for line in found if isinstance(line, dict)]
 
     def errors(self) -> list[str]:
-        """What it printed for the user: everything that is no log line."""
+        """Return the lines it printed for the user: all but the log lines."""
         return [line for line in self.log().splitlines() if not line.startswith("{")]
 
     def admin(self, path: str) -> Answer | None:
-        """What the admin port answers; None: it does not."""
+        """Return the response of the admin port; None without one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
         try:
             connection.request("GET", path)
@@ -166,7 +166,7 @@ class WorkerProcess:
         return answer is not None and answer.status == 200
 
     def why_not_ready(self) -> str:
-        """The line of /readyz; empty while it is ready or does not answer."""
+        """Return the line of /readyz; empty while it is ready or does not respond."""
         answer = self.admin("/readyz")
         return "" if answer is None or answer.status == 200 else answer.text.strip()
 
@@ -178,7 +178,7 @@ def wait_with_worker(
     needs: WorkerProcess | None,
     limit_s: float,
 ) -> Any:
-    """Wait for a condition; fail at once, with its log, if the worker that it needs has ended."""
+    """Wait for a condition; fail at once, with the log, if the required worker has exited."""
 
     def observe() -> Any:
         found = condition()
@@ -189,10 +189,10 @@ def wait_with_worker(
 
 
 class WorkerHarness(ScoringHarness):
-    """An arena with an API to ask and workers that ask it."""
+    """Topics, a group, a simulated API, and workers that use them."""
 
-    def __init__(self, bootstrap_servers: str, simulator: Simulator, folder: Path, **arena: Any) -> None:
-        super().__init__(bootstrap_servers, **arena)
+    def __init__(self, bootstrap_servers: str, simulator: Simulator, folder: Path, **options: Any) -> None:
+        super().__init__(bootstrap_servers, **options)
         self.simulator = simulator
         self.workers: list[WorkerProcess] = []
         self.produced = 0
@@ -205,9 +205,9 @@ class WorkerHarness(ScoringHarness):
         return number
 
     def start(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
-        """Starts a worker. ``changes`` are settings, e.g. ``scoring__linger_ms="50"``; None takes one out.
+        """Start a worker. ``changes`` are settings, e.g. ``scoring__linger_ms="50"``; None removes one.
 
-        A worker with a ``name`` has that as its instance id: so a killed one's transaction is ended by its successor.
+        The ``name`` of a worker is its instance id, so that its successor aborts its open transaction.
         """
         port = free_port()
         settings: dict[str, str | None] = {
@@ -225,13 +225,13 @@ class WorkerHarness(ScoringHarness):
         return self.workers[-1]
 
     def start_ready(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
-        """Starts a worker and waits until it has partitions."""
+        """Start a worker and wait until it has partitions."""
         worker = self.start(*arguments, name=name, **changes)
         self.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
         return worker
 
     def wait_owned(self, worker: WorkerProcess) -> None:
-        """Waits until a worker has every partition of the features topic."""
+        """Wait until a worker has every partition of the features topic."""
         topic = self.topics["features"]
         self.wait(lambda: len(worker.owned(topic)) == self.partitions, "the worker to have all", needs=worker)
 
@@ -249,9 +249,9 @@ class WorkerHarness(ScoringHarness):
     def wait_done(
         self, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S, may_wait: bool = False
     ) -> float:
-        """Waits until everything on the features topic is committed; how long that took, in seconds.
+        """Wait until everything on the features topic is committed; return the seconds that took.
 
-        Unless contacts ``may_wait`` in the retry topics, none does any more.
+        Contacts may be pending in the retry topics only with ``may_wait``.
         """
         began = time.monotonic()
         progress, retries = self.watch(), self.watch_retries()
@@ -271,7 +271,7 @@ class WorkerHarness(ScoringHarness):
         return time.monotonic() - began
 
     def last_words(self) -> str:
-        """The end of every worker's log."""
+        """Return the end of every worker's log."""
         return "\n".join(f"--- {w.log_file.name}\n" + "\n".join(w.log().splitlines()[-15:]) for w in self.workers)
 
     def kill_all(self) -> None:
@@ -282,7 +282,7 @@ class WorkerHarness(ScoringHarness):
 
 @pytest.fixture
 def make_stage(broker: Broker, tmp_path: Path, simulator: Simulator) -> Iterator[Callable[..., WorkerHarness]]:
-    """Makes stages on the shared broker and simulator; other ones as keywords, and the arena's own keywords."""
+    """Create harnesses on the shared broker and simulator; others, and the options of the harness, as keywords."""
     made: list[WorkerHarness] = []
 
     def make(**fields: Any) -> WorkerHarness:
@@ -299,5 +299,5 @@ def make_stage(broker: Broker, tmp_path: Path, simulator: Simulator) -> Iterator
 
 @pytest.fixture
 def stage(make_stage: Callable[..., WorkerHarness]) -> WorkerHarness:
-    """A stage with four partitions on the shared broker."""
+    """A harness with four partitions on the shared broker."""
     return make_stage()

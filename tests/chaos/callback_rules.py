@@ -1,4 +1,4 @@
-"""The judge's rules for callbacks: every score that is due is planned once, and has one final receipt.
+"""Rules of the verifier for callbacks: every due score is planned once and has one final receipt.
 
 A decision to deliver a callback again is one more delivery: one more record on the callbacks topic with the id, the
 contacts and the body of the plan, and one more receipt.
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 CALLBACK = Avro("campaign-callback.avsc")
 RECEIPT = Avro("callback-receipt.avsc")
-# What a callback that is delivered again keeps of its plan; with a new target it has another body and another id.
+# What a redelivered callback keeps of its plan; with a new target it has another body and another id.
 _KEPT = ("callback_id", "campaign_id", "sources", "event_ids", "contact_ids", "body")
 
 
-def broken_callbacks(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
-    """Kind, place and text of everything that is wrong with callbacks and receipts."""
-    plans = [row for row in books.rows["callbacks"] if not is_decided(row)]
-    again = [row for row in books.rows["callbacks"] if is_decided(row)]
+def broken_callbacks(state: ExpectedState) -> Iterator[tuple[str, str, str]]:
+    """Yield kind, location and text of every violation in callbacks and receipts."""
+    plans = [row for row in state.rows["callbacks"] if not is_decided(row)]
+    again = [row for row in state.rows["callbacks"] if is_decided(row)]
     yield from _broken_plans(plans)
-    yield from _broken_receipts(books)
-    yield from _broken_redeliveries(books, plans, again)
+    yield from _broken_receipts(state)
+    yield from _broken_redeliveries(state, plans, again)
 
 
 def _broken_plans(plans: list[Row]) -> Iterator[tuple[str, str, str]]:
@@ -41,11 +41,11 @@ def _broken_plans(plans: list[Row]) -> Iterator[tuple[str, str, str]]:
                 yield "planned twice", row.place, f"{source} stands in another callback too"
 
 
-def _broken_receipts(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
+def _broken_receipts(state: ExpectedState) -> Iterator[tuple[str, str, str]]:
     """Each callback has one receipt per delivery, and each due score one of its plan."""
     receipts: Counter[tuple[str, str | None]] = Counter()
     reported: Counter[str] = Counter()
-    for row in books.rows["receipts"]:
+    for row in state.rows["receipts"]:
         receipt, decision = RECEIPT.decode(row.value), row.own_header("decision")
         delivery = receipt["callback_id"], decision
         receipts[delivery] += 1
@@ -53,7 +53,7 @@ def _broken_receipts(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
             reported.update(receipt["sources"])
         if receipts[delivery] > 1:
             yield "receipt twice", row.place, f"callback {receipt['callback_id']} has another receipt"
-    due = _due(books)
+    due = _due(state)
     yield from (("no receipt", source, "is due, and has no receipt") for source in due - reported.keys())
     yield from (("receipt undue", source, "has a receipt and is not due") for source in reported.keys() - due)
     for source, times in reported.items():
@@ -61,10 +61,10 @@ def _broken_receipts(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
             yield "receipt twice", source, f"stands in {times} receipts"
 
 
-def _broken_redeliveries(books: ExpectedState, plans: list[Row], again: list[Row]) -> Iterator[tuple[str, str, str]]:
+def _broken_redeliveries(state: ExpectedState, plans: list[Row], again: list[Row]) -> Iterator[tuple[str, str, str]]:
     planned = {value["callback_id"]: value for value in (CALLBACK.decode(row.value) for row in plans)}
-    decided = {one["decision_id"]: one for one in decisions_of(books) if one["action"] == "REDELIVERED"}
-    received = {row.own_header("decision"): row for row in books.rows["receipts"] if is_decided(row)}
+    decided = {one["decision_id"]: one for one in decisions_of(state) if one["action"] == "REDELIVERED"}
+    received = {row.own_header("decision"): row for row in state.rows["receipts"] if is_decided(row)}
     delivered: set[str | None] = set()
     for row in again:
         decision_id, value = row.own_header("decision"), CALLBACK.decode(row.value)
@@ -93,7 +93,7 @@ def _changed(
         yield "mismatch", row.place, f"is not what was planned as callback {plan['callback_id']}"
 
 
-def _due(books: ExpectedState) -> set[str]:
-    """The places of the scores that are to be called about."""
-    scores = ((row.place, SCORE.decode(row.value)) for row in books.rows["scores"])
-    return {place for place, score in scores if score["score"] >= books.threshold and not score["review_reasons"]}
+def _due(state: ExpectedState) -> set[str]:
+    """Return the locations of the scores that have to be delivered."""
+    scores = ((row.place, SCORE.decode(row.value)) for row in state.rows["scores"])
+    return {place for place, score in scores if score["score"] >= state.threshold and not score["review_reasons"]}

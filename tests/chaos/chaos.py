@@ -1,9 +1,9 @@
-"""The kill storm: workers die by SIGKILL at random moments while contacts flow, a third joins and leaves meanwhile.
+"""Kill storm: workers get SIGKILL at random times under load, while a third worker joins and leaves.
 
 ``python tests/chaos/chaos.py [--kills N] [--contacts N] [--seed N]`` runs it on a Kafka and a simulator of its own and
-prints what it measured; the tests beside it run the same storm. The order of events is drawn from the seed, the moments
-are tied to the progress of the group, so that every kill falls while contacts flow, plus a random delay, so that it
-falls anywhere in the loop.
+prints what it measured; the tests beside it run the same storm. The order of events is drawn from the seed. Each event
+has a position in the progress of the group, so that every kill happens under load, plus a random delay, so that it
+happens anywhere in the loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contacts
 from worker_harness import WorkerHarness
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 MAX_UNCOMMITTED = 2000
-# Small requests and a slow API keep many requests in flight at any moment: what a kill can cost.
+# Small requests and a slow API keep many requests in flight at any time: the most that a kill can cost.
 SETTINGS = {
     "STREAM_SCORER_SCORING__MAX_CONTACTS": "100",
     "STREAM_SCORER_SCORING__MAX_IN_FLIGHT": "8",
@@ -46,12 +46,12 @@ SETTINGS = {
 LATENCY_MS = 700
 _LONGEST_DELAY_S = 1.5
 _LEFT = 5_000
-_GUESTS_EVERY = 5  # kills between the coming or going of the third worker
+_GUESTS_EVERY = 5  # kills between two changes of the third worker
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a storm measured."""
+    """Measurements of a storm."""
 
     contacts: int
     kills: int
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def bound(self) -> int:
-        """The most that the kills may cost: ``max_uncommitted`` each."""
+        """Return the maximum cost of the kills: ``max_uncommitted`` each."""
         return self.kills * MAX_UNCOMMITTED
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Storm:
         self._stage = stage
         self._number = number
         self._random = random.Random(seed)  # noqa: S311 - no secret, and every run draws the same
-        # Late enough to be in the middle of work, early enough that there is still some when a delay has passed.
+        # Late enough to be under load, early enough that work is left after the random delay.
         last = min(int(number * 0.9), number - _LEFT)
         self._marks = sorted(self._random.sample(range(number // 20, last), kills))
         self._workers: dict[str, WorkerProcess] = {}
@@ -112,7 +112,7 @@ class Storm:
             if worker is not None:
                 stage.wait(partial(worker.said, "started"), "every worker to have started", needs=worker)
                 assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert len(verdict.outputs) == self._number
         assert verdict.count("rejected") == 0
         paid_twice = verdict.paid_twice(stage.simulator.scored())
@@ -121,13 +121,13 @@ class Storm:
     def _kill_one(self, progress: Progress) -> None:
         name = self._random.choice(sorted(self._workers))
         worker = self._workers[name]
-        # Killed while it starts it costs nothing and proves little: it has to have had work.
+        # A kill during the startup costs nothing and shows little: the worker must have had work.
         self._stage.wait(partial(worker.said, "partition assigned"), f"worker {name} to have work", needs=worker)
-        # On a slow machine the others may have done nearly all of it while this one started.
+        # On a slow machine the others may have finished nearly all work during this startup.
         if self._number - progress.done() < _LEFT:
             self._stage.produce(contacts(_LEFT, self._stage.partitions, prefix=f"more-{self._number}"))
             self._number += _LEFT
-        time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))  # the random moment is the point
+        time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))  # the random time is intended
         worker.kill()
         self._workers[name] = self._stage.start(name=name)
 

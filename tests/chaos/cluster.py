@@ -11,7 +11,7 @@ from callback_rules import broken_callbacks
 from callbacks_harness import QUICK as QUICK_CALLBACKS
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from expected_state import ExpectedState, Memory, read_books, read_rows
+from expected_state import ExpectedState, Memory, read_rows, read_state
 from feeder import Feeder
 from scenes import SETTINGS, ChaosHarness
 from scoring_harness import wait_until
@@ -32,12 +32,12 @@ _SAMPLE_S: Final = 2.0
 _SETTLE_S: Final = 240.0
 _CONTROLS_A_MINUTE: Final = 20
 _NO_BROKER: Final = "stream-scorer: no answer from Kafka"
-# Longer than the requests of a moment fail at random: a contact that was only unlucky is answered in one of them.
+# Longer than a period of random failures: a good contact succeeds in one of its rounds.
 _RETRY_DELAYS_S: Final = "[1, 5]"
 
 
 class ChaosCluster(ChaosHarness):
-    """One run on the machines: topics, groups and workers of its own."""
+    """One run on the `ChaosEnvironment`: topics, groups and workers of its own."""
 
     def __init__(self, machines: ChaosEnvironment, folder: Path, seed: int) -> None:
         machines.simulator.reset()
@@ -73,7 +73,7 @@ class ChaosCluster(ChaosHarness):
         self._sampler = threading.Thread(target=self._sample, name="memory", daemon=True)
 
     def begin(self) -> None:
-        """Everything runs, and contacts flow."""
+        """Start everything; on return, contacts are committed."""
         for name in NAMES:
             self.start_named(name)
         self.start_named("callbacks")
@@ -83,7 +83,7 @@ class ChaosCluster(ChaosHarness):
         self.flow(500, limit_s=_SETTLE_S)  # three brokers and four workers start at once
 
     def start_named(self, name: str, **changes: str) -> None:
-        """Starts the worker of this name, which does not run."""
+        """Start the worker of this name, which does not run."""
         if name == "callbacks":
             self.named[name] = self._start_callbacks()
         else:
@@ -111,7 +111,7 @@ class ChaosCluster(ChaosHarness):
         return self.named[name]
 
     def stop_named(self, name: str) -> None:
-        """SIGTERM, and a clean end."""
+        """Send SIGTERM and assert a clean exit."""
         worker = self.await_started(name)
         assert worker.stop() == 0, f"worker {name}\n{worker.log()[-3000:]}"
 
@@ -128,11 +128,11 @@ class ChaosCluster(ChaosHarness):
         self.wait(gone_on, f"every partition to go on from {before}", limit_s=limit_s)
 
     def paid_again(self) -> int:
-        """How many contacts the API has scored more often than once: every contact is fed once."""
+        """Return how many contacts the API has scored more than once: every contact is produced once."""
         return sum(times - 1 for times in self.simulator.scored(minimum=2).values())
 
     def end(self) -> ExpectedState:
-        """The feeder stops, all of it is done, every worker ends in good order, and everything is read."""
+        """Stop the feeder, wait until all is committed, stop every worker cleanly, and read all topics."""
         self.machines.heal()
         self.simulator.clear_faults()
         self.machines.receiver.clear_faults()
@@ -143,16 +143,16 @@ class ChaosCluster(ChaosHarness):
         self.progress.close()
         for name in self.named:
             self.stop_named(name)
-        books = read_books(self, self.campaign_topics)
-        books.good = self.feeder.good
-        books.account = self.simulator.scored()
-        books.may_be_paid_again = self.risk + self._controls()
-        books.recoveries = self.recoveries
-        books.memory = [Memory(process, tuple(samples)) for process, samples in self.memory.items()]
-        return books
+        state = read_state(self, self.campaign_topics)
+        state.good = self.feeder.good
+        state.account = self.simulator.scored()
+        state.may_be_paid_again = self.risk + self._controls()
+        state.recoveries = self.recoveries
+        state.memory = [Memory(process, tuple(samples)) for process, samples in self.memory.items()]
+        return state
 
     def _controls(self) -> int:
-        """How many contacts the workers may have sent again as controls: so many a minute of each process."""
+        """Return how many controls the workers may have sent: so many a minute for each process."""
         minutes = (time.monotonic() - self._began) / 60
         return round(_CONTROLS_A_MINUTE * (len(NAMES) * minutes + len(self.workers)))
 
@@ -186,7 +186,7 @@ class ChaosCluster(ChaosHarness):
         return self.workers[-1]
 
     def _callbacks_started(self) -> bool:
-        """Starts it again where it has ended: a broker that does not have the new topics yet calls them missing."""
+        """Restart it if it exited: a broker without the metadata of the new topics reports them missing."""
         if not self.named["callbacks"].running:
             self.start_named("callbacks")
         return bool(self.named["callbacks"].said("started"))
@@ -212,7 +212,7 @@ def ended_without_broker(worker: WorkerProcess) -> bool:
 
 
 def resident_mib(worker: WorkerProcess) -> float | None:
-    """The resident memory of a worker; None where it has ended, or the system does not say."""
+    """Return the resident memory of a worker; None if it has exited or the system does not report it."""
     try:
         status = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii")
     except OSError:

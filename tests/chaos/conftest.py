@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def proxied_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
-    """One Kafka behind a proxy for the scenarios of a module: they have topics of their own."""
+    """One Kafka behind a proxy for the scenarios of a module, which have topics of their own."""
     with ProxiedKafka(tmp_path_factory.mktemp("proxied")) as kafka:
         yield kafka
 
@@ -28,7 +28,7 @@ def scene(proxied_kafka: ProxiedKafka, simulator: Simulator, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosEnvironment]:
-    """Three brokers, an API, a receiver, and the lines to them, for the worlds of a module."""
+    """Three brokers, an API, a receiver, and the links to them, for the runs of a module."""
     with machines(tmp_path_factory.mktemp("chaos")) as made:
         full, clock = made.small_disk is not None, made.wrong_clock is not None
         print(f"\nlines: {made.lines}; a disk can be full: {full}; a clock can be wrong: {clock}")  # noqa: T201

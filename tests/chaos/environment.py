@@ -1,4 +1,4 @@
-"""What outlives a run: three brokers, an API and a receiver, and bad lines to each of them."""
+"""Environment of several runs: three brokers, an API and a receiver, with faulty links to each of them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
     from tcp_proxy import Link
 
-# A node of a machine that does other work besides; a minute was too short there.
+# A node on a busy machine; a minute was too short there.
 _START_S: Final = 240.0
 _CLOCK: Final = Path(__file__).with_name("shifted_clock.c")
-# What fills the small disk; see `process_faults.fill_disk`.
+# The file that fills the small disk; see `process_faults.fill_disk`.
 FILLER: Final = "filler"
 
 
 class ChaosEnvironment:
-    """What outlives a run: the cluster, API and receiver with the lines to them. Made by `machines`.
+    """The Kafka cluster, API and receiver with the links to them, created by `machines`.
 
     Attributes:
-        cluster: three nodes; the third one's data are on a file system of limited size where that can be had.
-        brokers, api, receiver_line: the lines, the brokers' by node id.
-        lines: what makes them, in words.
+        cluster: three nodes; the data of the third one are on a file system of limited size if possible.
+        brokers, api, receiver_line: the links, those of the brokers by node id.
+        lines: the kind of the links, as text.
         small_disk: the folder of the third node's data, where it is of limited size.
     """
 
@@ -65,11 +65,11 @@ class ChaosEnvironment:
         self.wrong_clock = build_clock(folder)
 
     def heal(self) -> None:
-        """All lines are good, no disk is full, and all nodes run."""
+        """Repair all links, empty the disk, and start all nodes."""
         for line in (*self.brokers.values(), self.api, self.receiver_line):
             line.heal()
         if self.small_disk is not None:
-            (self.small_disk / FILLER).unlink(missing_ok=True)  # a run that failed has left it
+            (self.small_disk / FILLER).unlink(missing_ok=True)  # left by a failed run
         for node_id in self.cluster.node_ids:
             if (node := self.cluster.node(node_id)).status() is not None:
                 node.resume()
@@ -78,7 +78,7 @@ class ChaosEnvironment:
 
 @contextmanager
 def machines(folder: Path) -> Iterator[ChaosEnvironment]:
-    """Starts them, and stops them at the end."""
+    """Start the environment and stop it at the end."""
     with ExitStack() as stack:
         yield ChaosEnvironment(folder, stack)
 
@@ -97,7 +97,7 @@ def _mounted(folder: Path, stack: ExitStack) -> Path | None:
 
 
 def build_clock(folder: Path) -> Path | None:
-    """The library that makes a process's calendar wrong; None where there is no compiler, or no Linux."""
+    """Build the library that shifts the clock of a process; None without a compiler or outside of Linux."""
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
         return None

@@ -1,6 +1,6 @@
-"""What the judge judges: everything a ``read_committed`` reader finds, the group's commits, and what others counted.
+"""State of a run for the verifier: all committed records, the commits of the group, and the counts of the API.
 
-Read with plain confluent_kafka, decoded with plain fastavro: a mistake of the product cannot hide itself.
+Read with plain confluent_kafka, decoded with plain fastavro: a mistake of the product cannot conceal itself.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stands, as the contract writes sources."""
+        """Return its location in the form of a source in the contract."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     def own_header(self, name: str) -> str | None:
-        """The last value of a header of ours; None where there is none."""
+        """Return the last value of a header of the worker; None without one."""
         found = [value for given, value in self.headers if given == PREFIX + name]
         return found[-1].decode() if found and found[-1] is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How long something took to go on by itself after a fault had ended, and how long it may."""
+    """The time until recovery after the end of a fault, and its limit."""
 
     fault: str
     seconds: float
@@ -57,7 +57,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory of one process in MiB, sample after sample."""
+    """Samples of the resident memory of one process in MiB."""
 
     process: str
     mib: tuple[float, ...]
@@ -70,15 +70,15 @@ class ExpectedState:
     Attributes:
         rows: every topic's records by kind (``features``, ``scores``, …, ``retry-1``, …), each partition's in order.
         commits: the scoring group's commits by partition.
-        account: how often the API scored each contact, by its own account; None: not counted.
-        retry_commits: its commits on the retry topics, by topic and partition.
+        account: how often the API scored each contact; None: not counted.
+        retry_commits: the commits of the group on the retry topics, by topic and partition.
         group_id: that group.
-        may_be_paid_again: the most contacts that the faults of the run may have cost a second time.
-        campaign: whether a campaign worker was at work, and has come to the end of the scores.
-        threshold: scores from here on are called.
-        good: the keys of contacts with which nothing is wrong.
-        needless_failures: transactions that failed although nothing was the matter with the brokers.
-        recoveries, memory: what was measured.
+        may_be_paid_again: the most contacts that may be billed twice because of the faults.
+        campaign: whether a campaign worker ran and has committed the end of the scores.
+        threshold: scores from here on are delivered.
+        good: the keys of valid contacts.
+        needless_failures: transactions that failed although the brokers were healthy.
+        recoveries, memory: measurements.
     """
 
     rows: dict[str, list[Row]]
@@ -99,50 +99,50 @@ class ExpectedState:
         return [(row, AUDIT.decode(row.value)) for row in self.rows["audit"]]
 
 
-def read_books(
-    arena: ScoringHarness, campaign_topics: Mapping[str, str] | None = None, decisions: str | None = None
+def read_state(
+    harness: ScoringHarness, campaign_topics: Mapping[str, str] | None = None, decisions: str | None = None
 ) -> ExpectedState:
-    """Reads everything, once no worker is at work and no transaction is open; ``decisions``: their topic."""
-    topics = {**arena.topics, **{kind: (campaign_topics or {})[kind] for kind in CAMPAIGN_KINDS if campaign_topics}}
-    topics |= {f"retry-{level}": topic for level, topic in enumerate(arena.retries, 1)}
+    """Read all topics once no worker runs and no transaction is open; ``decisions``: their topic."""
+    topics = {**harness.topics, **{kind: (campaign_topics or {})[kind] for kind in CAMPAIGN_KINDS if campaign_topics}}
+    topics |= {f"retry-{level}": topic for level, topic in enumerate(harness.retries, 1)}
     topics |= {"decisions": decisions} if decisions is not None else {}
-    numbers = _partitions(arena, topics.values())
+    numbers = _partitions(harness, topics.values())
     places = [TopicPartition(topic, number) for topic, count in numbers.items() for number in range(count)]
-    await_stable(arena, [place for place in places if place.topic != topics["features"]])
-    retries = {topic: numbers[topic] for topic in arena.retries}
-    commits, taken = read_commits(arena, numbers[topics["features"]]), read_retry_commits(arena, retries)
-    rows = read_rows(arena, topics)
-    if (read_commits(arena, numbers[topics["features"]]), read_retry_commits(arena, retries)) != (commits, taken):
-        raise AssertionError("a worker committed while the judge was reading: stop all workers first")
+    await_stable(harness, [place for place in places if place.topic != topics["features"]])
+    retries = {topic: numbers[topic] for topic in harness.retries}
+    commits, taken = read_commits(harness, numbers[topics["features"]]), read_retry_commits(harness, retries)
+    rows = read_rows(harness, topics)
+    if (read_commits(harness, numbers[topics["features"]]), read_retry_commits(harness, retries)) != (commits, taken):
+        raise AssertionError("a worker committed during the verification: stop all workers first")
     campaign = campaign_topics is not None
-    return ExpectedState(rows, commits, retry_commits=taken, group_id=arena.group_id, campaign=campaign)
+    return ExpectedState(rows, commits, retry_commits=taken, group_id=harness.group_id, campaign=campaign)
 
 
-def read_rows(arena: ScoringHarness, topics: Mapping[str, str]) -> dict[str, list[Row]]:
-    """What a reader finds on these topics now, by kind, each partition's in order."""
-    numbers = _partitions(arena, topics.values())
+def read_rows(harness: ScoringHarness, topics: Mapping[str, str]) -> dict[str, list[Row]]:
+    """Return the committed records of these topics by kind, each partition's in order."""
+    numbers = _partitions(harness, topics.values())
     kinds = {topic: kind for kind, topic in topics.items()}
     rows: dict[str, list[Row]] = {kind: [] for kind in topics}
-    for row in _read(arena, [TopicPartition(topic, number) for topic in numbers for number in range(numbers[topic])]):
+    for row in _read(harness, [TopicPartition(topic, number) for topic in numbers for number in range(numbers[topic])]):
         rows[kinds[row.topic]].append(row)
     return rows
 
 
-def read_commits(arena: ScoringHarness, partitions: int) -> dict[int, Commit]:
+def read_commits(harness: ScoringHarness, partitions: int) -> dict[int, Commit]:
     """The scoring group's commits on the features topic."""
-    answers = _commits(arena, [TopicPartition(arena.topics["features"], number) for number in range(partitions)])
+    answers = _commits(harness, [TopicPartition(harness.topics["features"], number) for number in range(partitions)])
     return {a.partition: Commit(a.offset, a.metadata or "") for a in answers}
 
 
-def read_retry_commits(arena: ScoringHarness, partitions: Mapping[str, int]) -> dict[tuple[str, int], int]:
+def read_retry_commits(harness: ScoringHarness, partitions: Mapping[str, int]) -> dict[tuple[str, int], int]:
     """The scoring group's commits on the retry topics."""
     places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
-    return {(a.topic, a.partition): a.offset for a in _commits(arena, places)}
+    return {(a.topic, a.partition): a.offset for a in _commits(harness, places)}
 
 
-def _commits(arena: ScoringHarness, wanted: list[TopicPartition]) -> list[TopicPartition]:
-    """The scoring group's commits where it has any, asked for until the brokers answer."""
-    with arena.reader(arena.group_id) as reader:
+def _commits(harness: ScoringHarness, wanted: list[TopicPartition]) -> list[TopicPartition]:
+    """Return the commits of the scoring group; retried until the brokers respond."""
+    with harness.reader(harness.group_id) as reader:
 
         def ask() -> list[TopicPartition] | None:
             try:
@@ -155,9 +155,9 @@ def _commits(arena: ScoringHarness, wanted: list[TopicPartition]) -> list[TopicP
         return [answer for answer in answers if answer.offset >= 0]
 
 
-def await_stable(arena: ScoringHarness, places: list[TopicPartition]) -> None:
-    """Waits until no transaction is open: what a killed worker left ends with its time-out."""
-    with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
+def await_stable(harness: ScoringHarness, places: list[TopicPartition]) -> None:
+    """Wait until no transaction is open: that of a killed worker ends with its time-out."""
+    with harness.reader() as committed, harness.reader(isolation="read_uncommitted") as written:
 
         def ends(reader: Consumer, place: TopicPartition) -> Any:
             return reader.get_watermark_offsets(place, 10, cached=False)
@@ -166,13 +166,13 @@ def await_stable(arena: ScoringHarness, places: list[TopicPartition]) -> None:
             try:
                 return all(ends(committed, place) == ends(written, place) for place in places)
             except KafkaException:
-                return False  # a broker that has just come back has no leaders yet
+                return False  # a restarted broker has no leaders yet
 
         wait_until(stable, "the end of all open transactions", _STABLE_S)
 
 
-def _partitions(arena: ScoringHarness, topics: Iterable[str]) -> dict[str, int]:
-    with arena.reader() as reader:
+def _partitions(harness: ScoringHarness, topics: Iterable[str]) -> dict[str, int]:
+    with harness.reader() as reader:
 
         def ask() -> dict[str, int] | None:
             try:
@@ -187,15 +187,15 @@ def _partitions(arena: ScoringHarness, topics: Iterable[str]) -> dict[str, int]:
         return found
 
 
-def _read(arena: ScoringHarness, places: list[TopicPartition]) -> Iterable[Row]:
-    with arena.reader() as reader:
+def _read(harness: ScoringHarness, places: list[TopicPartition]) -> Iterable[Row]:
+    with harness.reader() as reader:
         deadline = time.monotonic() + PATIENCE_S
         waiting = {(place.topic, place.partition) for place in places}
         reader.assign([TopicPartition(topic, number, 0) for topic, number in waiting])
         while waiting:
             if time.monotonic() > deadline:
                 raise AssertionError(f"reading stands still before the end of {sorted(waiting)[:5]}")
-            # Not longer: the client waits for so many records, also when the last one has come.
+            # Short, since the client waits for so many records even after the last one.
             for message in reader.consume(10_000, 0.1):
                 deadline = time.monotonic() + PATIENCE_S
                 error = message.error()
@@ -210,7 +210,7 @@ def _read(arena: ScoringHarness, places: list[TopicPartition]) -> Iterable[Row]:
 def _row(message: Message) -> Row:
     try:
         headers: Any = message.headers() or ()
-    except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8 cannot be one of ours
+    except (SystemError, UnicodeDecodeError):  # a header of the worker is always UTF-8
         headers = ()
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None

@@ -1,4 +1,4 @@
-"""What goes wrong: every fault begins, lasts, and ends; how it is undone is what its beginning returns."""
+"""Catalog of faults: each has a start function that returns its undo function, and a duration."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     Undo = Callable[[], object]
     Begin = Callable[[ChaosCluster, Random], Undo]
 
-# Contacts that all workers have read and not committed; of these, those whose requests are under way.
+# Contacts that all workers have read and not committed, and those of them in flight.
 ALL: Final = len(NAMES) * WINDOW
 UNDER_WAY: Final = len(NAMES) * IN_FLIGHT * MAX_CONTACTS
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble.
+    """One kind of fault.
 
     Attributes:
-        name: for people.
-        begin: makes it, and returns what ends it.
-        seconds: how long it lasts, from and to.
-        risk: the most contacts it may cost a second time.
+        name: shown in results.
+        begin: starts it and returns the function that ends it.
+        seconds: shortest and longest duration.
+        risk: the most contacts that may be billed twice because of it.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Fault:
 
     @property
     def victim(self) -> str:
-        """What it befalls, as its name begins: ``worker``, ``broker``, ``line to the API`` …"""
+        """Return its victim, the first part of its name: ``worker``, ``broker``, ``line to the API`` …"""
         return self.name.partition(":")[0].removesuffix("s")
 
 
 def known_faults(world: ChaosCluster) -> list[Fault]:
-    """All that can be done here."""
+    """Return the faults that are possible on this machine."""
     lasting, short = (6.0, 9.0), (2.0, 6.0)
     faults = [
         Fault("worker: SIGKILL", kill, (0.0, 2.0), WINDOW),
@@ -84,7 +84,7 @@ def known_faults(world: ChaosCluster) -> list[Fault]:
         Fault("API: 5xx storm", api_does(status=503), lasting, 0),
         Fault("API: every other request fails with 500", api_does(status=500, share=0.5), lasting, 0),
         Fault("API: hangs", api_does(delay_ms=60_000), lasting, 3 * ALL),
-        # A slot whose request ends with its deadline of 5 s asks twice in this time; once more, should it last longer.
+        # A slot whose request ends at its deadline of 5 s sends two requests in this time, a third if it is longer.
         Fault("API: hangs after the request was taken", hangs_after, lasting, 3 * UNDER_WAY),
         Fault("API: connection reset before the request is taken", api_does(drop="before", share=0.5), lasting, 0),
         Fault("API: connection reset after the request was taken", api_does(drop="after", share=0.5), short, 5 * ALL),

@@ -1,4 +1,4 @@
-"""A producer that never stops, with everything among the good contacts that a topic can hold."""
+"""Continuous producer of good contacts and of every kind of bad record."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Feeder:
     Its client retries for minutes: each record is on the topic exactly once in the end.
 
     Attributes:
-        produced: how many records.
-        good: the keys of those with which nothing is wrong.
+        produced: number of records.
+        good: the keys of the valid contacts.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, *, partitions: int, per_second: int, seed: int) -> None:
@@ -58,7 +58,7 @@ class Feeder:
         self._stopping.set()
 
     def stop(self) -> int:
-        """Stops, and waits until all of it is on the topic; how many records that are."""
+        """Stop, wait until all records are on the topic, and return their number."""
         self._stopping.set()
         self._thread.join(_TIMEOUT_S)
         left = self._producer.flush(_TIMEOUT_S)
@@ -67,13 +67,13 @@ class Feeder:
         return self.produced
 
     def set_partitions(self, partitions: int) -> None:
-        """The topic has more of them now."""
+        """Use so many partitions from now on."""
         self._partitions = partitions
 
     def _run(self) -> None:
         began, inputs = time.monotonic(), self._inputs()
         while not self._stopping.wait(_TICK_S):
-            # What a slow moment left undone is not made up for at once: a flood is another test.
+            # A delay is not compensated by a burst: bursts are another test.
             due = min(self._per_second * (time.monotonic() - began), self.produced + self._per_second)
             while self.produced < due:
                 given = next(inputs)
@@ -90,7 +90,7 @@ class Feeder:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException:
-                self._stopping.wait(_TICK_S)  # a partition that is too new for this client
+                self._stopping.wait(_TICK_S)  # the client has no metadata of a new partition yet
             else:
                 self.produced += 1
                 return
@@ -117,7 +117,7 @@ def bad_input(kind: int, number: int) -> Input:
 
 
 def _poison(number: int) -> Input:
-    """A good contact that the API refuses; halving has to find it."""
+    """A valid contact that the API rejects; bisection has to find it."""
     return contact(f"REFUSE-{number:07}")
 
 

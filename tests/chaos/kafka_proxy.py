@@ -1,11 +1,11 @@
-"""A proxy that reads Kafka's wire protocol, so that a fault meets exactly one step of it.
+"""Proxy that parses Kafka's wire protocol, so that a fault applies to exactly one step of it.
 
-Every frame is four bytes of length and then, in a request, the API's key, its version and a correlation id; an answer
-begins with the id of its request. That is all that has to be known: nothing is rewritten, since the broker has a
-listener of its own that advertises the proxy's port (see `proxied_kafka.py`).
+Every frame is four bytes of length and then, in a request, the API key, its version and a correlation id; a response
+begins with the id of its request. Nothing is rewritten, since the broker has a listener of its own that advertises the
+proxy's port (see `proxied_kafka.py`).
 
-``proxy.plan(Step(Api.END_TXN, Act.HOLD))`` holds the next EndTxn request; ``step.release()`` delivers it late, also
-when the client has long gone.
+``proxy.plan(Step(Api.END_TXN, Act.HOLD))`` holds the next EndTxn request; ``step.release()`` delivers it late, even
+if the client has disconnected.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct(">i")
 _REQUEST = struct.Struct(">hhi")
 _ID_AT = 4
-# A broker closes a connection whose client has gone; what is delivered late has to be answered before that.
+# A broker closes a disconnected connection; a late request has to be answered before that.
 _LATE_ANSWER_S = 5.0
 
 
 class Api(IntEnum):
-    """The requests that a transactional worker makes."""
+    """The requests of a transactional worker."""
 
     PRODUCE = 0
     FETCH = 1
@@ -50,7 +50,7 @@ class Api(IntEnum):
 
 
 class Act(Enum):
-    """What happens to a frame."""
+    """The action on a frame."""
 
     HOLD = "the request waits for `release`, and all that follow it on its connection"
     RESET_BEFORE = "the request is lost, the connection reset"
@@ -68,10 +68,10 @@ class Step:
 
     Args:
         api: which request.
-        act: what happens to it.
-        skip: so many of them pass first.
-        times: it meets so many; None: every one until `Step.end`.
-        then: is called on the proxy's thread at that very moment, before anything goes on: to kill the worker.
+        act: the action.
+        skip: number of frames that pass first.
+        times: number of frames; None: every one until `Step.end`.
+        then: called on the proxy's thread before the action, for example to kill the worker.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Step:
         self._released = threading.Event()
 
     def takes(self, api: int) -> bool:
-        """Whether this is one of its frames; counts."""
+        """Return whether the action applies to this frame, and count it."""
         if api != self.api:
             return False
         with self._lock:
@@ -99,39 +99,39 @@ class Step:
             return True
 
     def happens(self) -> None:
-        """The moment has come."""
+        """Mark the step as reached."""
         self._then()
         self.seen += 1
 
     def release(self) -> None:
-        """Delivers what is held."""
+        """Deliver the held frames."""
         self._released.set()
 
     def end(self) -> None:
-        """Meets no more frames, and delivers what is held."""
+        """Stop the step and deliver the held frames."""
         with self._lock:
             self._left = 0
         self.release()
 
     def wait_released(self) -> None:
-        """Waits for `release`."""
+        """Wait for `release`."""
         self._released.wait()
 
 
 class KafkaProxy(TcpProxy):
-    """Stands between clients and one listener of a broker."""
+    """Proxy between clients and one listener of a broker."""
 
     def __init__(self, upstream_port: int) -> None:
         self._steps: list[Step] = []
         super().__init__(upstream_port)
 
     def plan(self, step: Step) -> Step:
-        """Lets a step come true; returns it."""
+        """Schedule a step and return it."""
         self._steps.append(step)
         return step
 
     def clear(self) -> None:
-        """Ends all steps; what they hold is delivered."""
+        """End all steps and deliver their held frames."""
         for step in self._steps:
             step.end()
         self._steps = []
@@ -141,7 +141,7 @@ class KafkaProxy(TcpProxy):
         super().close()
 
     def step_for(self, api: int) -> Step | None:
-        """The first step that takes a request."""
+        """Return the first step that applies to a request."""
         return next((step for step in self._steps if step.takes(api)), None)
 
     def connect(self, client: socket.socket) -> Connection:
@@ -150,7 +150,7 @@ class KafkaProxy(TcpProxy):
 
 
 class _Planned(NamedTuple):
-    """A request under way, and what is to happen at its answer."""
+    """A request in flight, and the step for its response."""
 
     step: Step | None
     answered: threading.Event
@@ -182,7 +182,7 @@ class _Frames(Connection):
                 return
             self.upstream.sendall(frame)
             if step is not None and step.act is Act.HOLD:
-                planned.answered.wait(_LATE_ANSWER_S)  # the client may have gone long ago: the broker must not know
+                planned.answered.wait(_LATE_ANSWER_S)  # a disconnect of the client is concealed from the broker
 
     def carry_answers(self) -> None:
         client_is_there = True
@@ -206,7 +206,7 @@ class _Frames(Connection):
 
 
 def _read_frame(source: socket.socket) -> bytes:
-    """One frame with its length. Raises EOFError at the end."""
+    """Read one frame with its length; raise EOFError at the end."""
     head = _read_exactly(source, _LENGTH.size)
     return head + _read_exactly(source, _LENGTH.unpack(head)[0])
 

@@ -1,4 +1,4 @@
-"""Faults of what the workers talk to: lines to the brokers, the API and the receiver, their answers, the topics."""
+"""Faults outside of the workers: links to brokers, API and receiver, their responses, the topics."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _MOST_PARTITIONS: Final = 8
 _HANGS_MS: Final = 60_000
 
-# --- lines
+# --- links
 
 
 def bad_line(which: str, how: str, *arguments: int) -> Begin:
-    """Makes the line to ``brokers``, ``api`` or ``receiver_line`` bad."""
+    """Return a fault of the link to ``brokers``, ``api`` or ``receiver_line``."""
 
     def begin(world: ChaosCluster, _: Random) -> Undo:
         found = getattr(world.machines, which)
@@ -43,7 +43,7 @@ def resets(which: str) -> Begin:
         for _again in range(5):
             for line in found.values() if isinstance(found, dict) else [found]:
                 line.reset()
-            time.sleep(0.5)  # so that there is something to reset again
+            time.sleep(0.5)  # so that connections exist for the next reset
         return lambda: None
 
     return begin
@@ -81,7 +81,7 @@ def receiver_does(**words: Any) -> Begin:
 
 
 def add_partitions(world: ChaosCluster, _: Random) -> Undo:
-    """One more; where the controller is the victim of another fault, it may come later or not at all."""
+    """Add a partition; late or not at all while the controller is the victim of another fault."""
     admin, topic = AdminClient(world._client), world.topics["features"]
     there = len(admin.list_topics(topic, timeout=30).topics[topic].partitions)
     if there < _MOST_PARTITIONS:

@@ -1,8 +1,8 @@
-"""Mistakes on purpose: patches that are applied to a copy of the package, for the harness to catch.
+"""Mutation tests: patches that are applied to a copy of the package and that the harness has to catch.
 
-A patch begins with what the mistake is and a line ``Caught by: <scenario>: <kinds of violation>``; ``stands still``
-among the kinds means that the worker does not recover. For a mistake in a rule that is visible without Kafka,
-the line is ``Caught by: <unit test>: <the assertion that fails>``.
+A patch begins with a description of the mistake and a line ``Caught by: <scenario>: <kinds of violation>``;
+``stands still`` among the kinds means that the worker does not recover. For a mistake in a rule that is visible without
+Kafka, the line is ``Caught by: <unit test>: <the assertion that fails>``.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Mutant:
         return set(self.finding.split(", "))
 
     def plant(self, folder: Path) -> dict[str, str]:
-        """Applies it to a copy of the package; the environment that makes a worker run that copy.
+        """Apply it to a copy of the package; return the environment in which a worker runs that copy.
 
         Raises:
-            AssertionError: it does not apply to the code as it is now.
+            AssertionError: it does not apply to the present code.
         """
         shutil.copytree(ROOT / "stream_scorer", folder / "stream_scorer", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "schemas", folder / "schemas")
-        # A repository above the folder would make git take the patch for its own files, and leave these alone.
+        # Within another repository, git would apply the patch to the files of that repository.
         elsewhere = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
         applied = subprocess.run(
             ["git", "apply", "-p1", str(self.patch)],

@@ -59,7 +59,7 @@ def end_during_rebalance(world: ChaosCluster, draw: Random) -> Undo:
 
 
 def wrong_clock(hours: int, world: ChaosCluster, draw: Random) -> Undo:
-    """A worker is started on a machine whose calendar is wrong."""
+    """A worker is started with a wrong system clock."""
     name, library = draw.choice(NAMES), world.machines.wrong_clock
     world.stop_named(name)
     kept = dict(world.changes)
@@ -68,7 +68,7 @@ def wrong_clock(hours: int, world: ChaosCluster, draw: Random) -> Undo:
     world.changes = kept
     worker = world.named[name]
     world.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
-    if hours > 0:  # more than the brokers allow: it has to hold
+    if hours > 0:  # more than the brokers allow: the breaker has to open
         world.wait(lambda: _reports_wrong_clock(worker), "the worker to report that its clock is wrong", needs=worker)
 
     def undo() -> None:
@@ -112,7 +112,7 @@ def roll(world: ChaosCluster, _: Random) -> Undo:
 
 
 def move_coordinator(world: ChaosCluster, _: Random) -> Undo:
-    """The node that leads the group's own topic is stopped: another one takes group and transactions over."""
+    """Stop the coordinator of the group: another node takes over the group and its transactions."""
     admin = AdminClient(world._client)
     [described] = admin.describe_consumer_groups([world.group_id], request_timeout=10).values()
     node = world.machines.cluster.node(described.result().coordinator.id)
@@ -124,13 +124,13 @@ def fill_disk(world: ChaosCluster, _: Random) -> Undo:
     folder = world.machines.small_disk
     assert folder is not None
     filler, node = folder / FILLER, world.machines.cluster.node(3)
-    with filler.open("wb", buffering=0) as file, suppress(OSError):  # or closing it would write what is left
+    with filler.open("wb", buffering=0) as file, suppress(OSError):  # otherwise close would write the rest
         while True:
             file.write(b"\0" * 65_536)
 
     def undo() -> None:
         filler.unlink()
-        # A broker whose only disk has failed ends, maybe just now, or serves nothing until it is started again.
+        # A broker whose only disk has failed exits at some time or serves nothing until it is restarted.
         with suppress(LocalError):
             node.kill()
         _started(node)

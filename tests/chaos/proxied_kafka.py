@@ -1,4 +1,4 @@
-"""A real Kafka with a second listener that advertises a proxy: workers go through it, the test and the judge do not."""
+"""A real Kafka with a second listener behind a proxy: workers use the proxy, the test and the verifier do not."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ QUICK = {"group.min.session.timeout.ms": "1000"}
 
 
 class ProxiedKafka(AbstractContextManager["ProxiedKafka"]):
-    """One node, and the proxy before it.
+    """One node with a proxy in front of it.
 
     Attributes:
-        proxy: what happens on the way.
+        proxy: the proxy.
         kafka: the node, to be stopped, killed and started.
     """
 

@@ -1,4 +1,4 @@
-"""Plays faults, alone and in random mixes, measures how long it takes to go on, and writes down what was tried.
+"""Runner of faults, alone and in random mixes, that measures the time to recovery and records each fault.
 
 Everything random is drawn from one seed, which is printed first: ``CHAOS_SEED=<seed> make chaos`` draws the same
 faults, lengths and victims again.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from faults import Fault
 
 RESULTS: Final = Path(os.environ.get("CHAOS_RESULTS", Path(__file__).parents[2] / "build" / "chaos-results.jsonl"))
-# By itself, after the last fault of a moment has ended; issue 7 asks for this after an outage.
+# Without intervention, after the last fault of a moment has ended; required by issue 7 after an outage.
 RECOVERY_S: Final = 30.0
 _TIMEOUT_S: Final = 180.0
 _TWO_AT_ONCE: Final = 0.3
@@ -30,23 +30,23 @@ _TWO_AT_ONCE: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One or two faults that are there together, and how long each lasts in seconds."""
+    """One or two simultaneous faults with their durations in seconds."""
 
     faults: tuple[Fault, ...]
     seconds: tuple[float, ...]
 
     @property
     def name(self) -> str:
-        """Their names."""
+        """Return their names."""
         return " + ".join(fault.name for fault in self.faults)
 
 
 class RandomFaults:
-    """Plays moments on a world.
+    """Runs moments on a cluster.
 
     Args:
-        world: has begun.
-        seed: for everything random.
+        world: a cluster that has been started.
+        seed: of the random choices.
         only: parts of fault names (``CHAOS_ONLY``); empty: all.
     """
 
@@ -57,16 +57,16 @@ class RandomFaults:
         self._faults = [fault for fault in known_faults(world) if only in fault.name]
 
     def alone(self, times: int) -> None:
-        """Every fault by itself, so often."""
+        """Run each fault alone, so many times."""
         for fault in self._faults * times:
             self.play_alone(fault)
 
     def play_alone(self, fault: Fault) -> None:
-        """One fault, for as long as is drawn."""
+        """Run one fault for a random duration."""
         self.play(self._moment(fault))
 
     def mixed(self, seconds: float) -> None:
-        """Random faults, now and then two at once, for so long."""
+        """Run random faults, sometimes two at once, for so many seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.play(self._moment(*self._drawn()))
@@ -80,7 +80,7 @@ class RandomFaults:
         return drawn
 
     def play(self, moment: Moment) -> None:
-        """Begins the faults, ends each in its time, waits for every partition to go on, writes it down."""
+        """Start the faults, end each in time, wait for a commit on every partition, and record the results."""
         world, before = self._world, self._world.paid_again()
         world.restart_ended()
         print(f"  {moment.name} {[round(s, 1) for s in moment.seconds]}", flush=True)  # noqa: T201
@@ -111,7 +111,7 @@ class RandomFaults:
 
 
 def note(**result: object) -> None:
-    """Appends a line to the results."""
+    """Append a line to the results."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(result, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""Faults by the protocol's own steps: random ones miss the worst, which last a millisecond."""
+"""Faults at exact protocol steps: random faults miss the worst ones, which last a millisecond."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from expected_state import ExpectedState
     from worker_harness import WorkerProcess
 
-# Where in a transaction a worker is killed; what is held is delivered when its successor is at work.
+# The steps at which a worker is killed; held requests are delivered when its successor runs.
 KILL_STEPS: Final = (
     ("after begin", Api.ADD_PARTITIONS_TO_TXN, Act.HOLD),
     ("after produce", Api.PRODUCE, Act.NOTE_ANSWER),
@@ -35,7 +35,7 @@ _LATE_SOCKETS: Final = {"socket.timeout.ms": 2000, "delivery.timeout.ms": 3000}
 
 
 def killed_at_each_step(scene: Scenario) -> ExpectedState:
-    """One worker after the other, under the same name, is killed at one step of its transaction each."""
+    """Kill one worker after the other, all of one name, at one step of its transaction each."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 9000)
         for name, api, act in KILL_STEPS:
@@ -67,14 +67,14 @@ def killed_with_deferred_contacts(scene: Scenario) -> ExpectedState:
             step.end()
             stage.recover(f"killed {name}", worker)
         retries.close()
-        books = stage.close()
-    headers = [name for row in books.rows["scores"] for name, _ in row.headers]
+        state = stage.close()
+    headers = [name for row in state.rows["scores"] for name, _ in row.headers]
     assert headers.count(DEFERRED_HEADER) >= _DEFERRED_SHARE / 2 * 9000
-    return books
+    return state
 
 
 def lost_end_txn_answer(scene: Scenario) -> ExpectedState:
-    """The broker commits, and no answer to EndTxn comes through, until the worker has given its producer up."""
+    """The broker commits, and no response to EndTxn arrives until the worker has closed its producer."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 6000)
         proxy = scene.kafka.proxy
@@ -88,7 +88,7 @@ def lost_end_txn_answer(scene: Scenario) -> ExpectedState:
 
 
 def lost_offsets_answer(scene: Scenario) -> ExpectedState:
-    """No answer to TxnOffsetCommit comes through: nothing is committed yet, so there is no reason to wait for long."""
+    """No response to TxnOffsetCommit arrives: nothing is committed yet, so the worker must not wait for long."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 6000)
         proxy = scene.kafka.proxy
@@ -109,7 +109,7 @@ def late_end_txn(scene: Scenario) -> ExpectedState:
         worker = scene.begin(stage, 6000)
         proxy = scene.kafka.proxy
         written = Step(Api.PRODUCE, Act.NOTE_ANSWER)
-        # The client repeats them soon. Not ADD_OFFSETS_TO_TXN: where that comes first, the partitions wait behind it.
+        # The client retries them soon. Not ADD_OFFSETS_TO_TXN: if it is first, the partitions wait behind it.
         offsets = Step(Api.TXN_OFFSET_COMMIT, Act.HOLD, times=None)
 
         def wait_for_the_next() -> None:
@@ -117,7 +117,7 @@ def late_end_txn(scene: Scenario) -> ExpectedState:
             proxy.plan(offsets)
 
         held = proxy.plan(Step(Api.END_TXN, Act.HOLD))
-        # Before its answer is passed on: nothing of the next transaction is under way.
+        # Before its response is forwarded: nothing of the next transaction is in flight.
         again = proxy.plan(Step(Api.END_TXN, Act.NOTE_ANSWER, then=wait_for_the_next))
         seen(stage, held, "an EndTxn")
         seen(stage, again, "its repetition")
@@ -133,12 +133,12 @@ def late_end_txn(scene: Scenario) -> ExpectedState:
 
 
 def produce_held(scene: Scenario) -> ExpectedState:
-    """Records wait longer than their delivery time-out: the transaction is aborted, and all is written again."""
+    """Records are held beyond their delivery time-out: the transaction is aborted, and all is published again."""
     with scene.stage(_LATE_SOCKETS) as stage:
         worker = scene.begin(stage, 2000)
         for round_ in range(2):
-            stage.produce(contacts(4000, stage.partitions, prefix=f"H{round_}"))  # there has to be work behind it
-            # Repetitions too: if one came in time, nothing would be aborted.
+            stage.produce(contacts(4000, stage.partitions, prefix=f"H{round_}"))  # there must be a backlog
+            # Retries too: one in time would prevent the abort.
             held = scene.kafka.proxy.plan(Step(Api.PRODUCE, Act.HOLD, times=None))
             ended = scene.kafka.proxy.plan(Step(Api.INIT_PRODUCER_ID, Act.NOTE_REQUEST))
             seen(stage, held, "a Produce")
@@ -153,7 +153,7 @@ def produce_held(scene: Scenario) -> ExpectedState:
 
 
 def rebalanced_under_a_slow_api(scene: Scenario) -> ExpectedState:
-    """A second worker comes and goes while answers take longer than the first one waits for them on its revocation."""
+    """A second worker joins and leaves while responses take longer than the wait of the first one at a revocation."""
     with scene.stage(scoring__revoke_wait_s="0.2") as stage:
         scene.simulator.configure(latency_ms=1500, latency_jitter_ms=500)
         worker = scene.begin(stage, 8000)
@@ -163,14 +163,14 @@ def rebalanced_under_a_slow_api(scene: Scenario) -> ExpectedState:
             assert guest.stop() == 0
             stage.flow(100, needs=worker)
         scene.simulator.configure(**SLOW_API)
-        stage.kills += 4  # what is in flight at a revocation is asked again by the other side
+        stage.kills += 4  # requests in flight at a revocation are sent again by the new owner
         return stage.close()
 
 
 def rebalanced_within_a_transaction(scene: Scenario) -> ExpectedState:
     """A second worker joins while the first one's offsets are on their way: the broker refuses the old generation.
 
-    What that transaction held is finished and paid for. It has to be committed before the partitions are handed over.
+    The contacts of that transaction are finished and billed. They have to be committed before the revocation.
     """
     with scene.stage() as stage:
         worker = scene.begin(stage, 1000)
@@ -180,7 +180,9 @@ def rebalanced_within_a_transaction(scene: Scenario) -> ExpectedState:
         guest = stage.start(name="guest")
         seen(stage, joins, "the guest at the door")
         offsets = proxy.plan(Step(Api.TXN_OFFSET_COMMIT, Act.HOLD))
-        stage.produce(contacts(400, stage.partitions, prefix="D"))  # so few that some of every partition are finished
+        stage.produce(
+            contacts(400, stage.partitions, prefix="D")
+        )  # few enough for finished contacts in every partition
         seen(stage, offsets, "the offsets")
         synced = proxy.plan(Step(Api.SYNC_GROUP, Act.NOTE_ANSWER, times=2))
         joins.end()
@@ -198,7 +200,7 @@ def _was_refused(worker: WorkerProcess) -> bool:
 
 
 def unpublishable(scene: Scenario) -> ExpectedState:
-    """Records that the client itself refuses to take stand between good ones."""
+    """Records that the client rejects are between good ones."""
     with scene.stage({"message.max.bytes": 100_000}) as stage:
         stage.produce(contacts(500, stage.partitions))
         huge = (Input(f"huge-{n}".encode(), b"\0" * 300_000, n % stage.partitions) for n in range(8))
@@ -210,7 +212,7 @@ def unpublishable(scene: Scenario) -> ExpectedState:
 
 
 def refused_by_the_broker(scene: Scenario) -> ExpectedState:
-    """A topic's limit is lowered while records for it are on their way: the broker refuses them one by one."""
+    """The size limit of a topic is lowered while records are in flight: the broker rejects them one by one."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 4000)
         stage.set_limit("rejected", 60_000)
@@ -228,11 +230,11 @@ def refused_by_the_broker(scene: Scenario) -> ExpectedState:
 
 
 def zombie(scene: Scenario) -> ExpectedState:
-    """A worker stands still for longer than its session, while another has its partitions, and goes on."""
+    """A worker is paused beyond its session, while another one gets its partitions, and then resumed."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 8000)
         worker.pause()
-        stage.kills += 1  # for what it holds it is as good as dead
+        stage.kills += 1  # its contacts in flight count as those of a killed worker
         successor = stage.start("--from", "earliest", name="two")
         stage.wait_owned(successor)
         stage.flow(500, needs=successor)
@@ -242,7 +244,7 @@ def zombie(scene: Scenario) -> ExpectedState:
 
 
 def zombie_within_a_transaction(scene: Scenario) -> ExpectedState:
-    """A worker stands still in the midst of a transaction, and its offsets go out when another has its partitions."""
+    """A worker is paused within a transaction and sends its offsets when another one has its partitions."""
     with scene.stage({"transaction.timeout.ms": 30_000}) as stage:
         worker = scene.begin(stage, 1000)
         proxy = scene.kafka.proxy
@@ -252,7 +254,7 @@ def zombie_within_a_transaction(scene: Scenario) -> ExpectedState:
         offsets = proxy.plan(Step(Api.ADD_OFFSETS_TO_TXN, Act.HOLD, then=worker.pause))
         stage.produce(contacts(7000, stage.partitions, prefix="D"))
         seen(stage, offsets, "the offsets")
-        stage.kills += 1  # for what it holds it is as good as dead
+        stage.kills += 1  # its contacts in flight count as those of a killed worker
         joins.end()
         stage.wait_owned(successor)
         stage.flow(500, needs=successor)
@@ -284,7 +286,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Scenario], ExpectedState]]] = MappingPro
 
 
 def failed_transactions(worker: WorkerProcess) -> int:
-    """How many of its transactions failed without a record's having been refused."""
+    """Return the number of transactions that failed without a rejected record."""
     answer = worker.admin("/metrics")
     assert answer is not None
     name = "stream_scorer_transactions_total"

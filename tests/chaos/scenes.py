@@ -1,7 +1,6 @@
-"""The stage of a scenario: workers that reach Kafka through the proxy, of the code as it is or of a mutant.
+"""Environment of a scenario: workers that reach Kafka through the proxy, with the present code or a mutant.
 
-A scenario is a function that runs on a scene and returns the expected state and all records. The verifier decides
-whether they are correct.
+A scenario is a function that runs on it and returns the `ExpectedState`, which the verifier checks.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from expected_state import ExpectedState, Recovery, read_books
+from expected_state import ExpectedState, Recovery, read_state
 from scoring_harness import PATIENCE_S, contacts
 from worker_harness import QUICK_PROPERTIES, WorkerHarness
 
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 MAX_UNCOMMITTED = 1500
 MAX_CONTACTS = 50
-# Small requests and a slow API: at any moment there are requests in flight, finished rows behind unfinished ones, and
-# something to commit.
+# Small requests and a slow API: at any time there are requests in flight, finished contacts behind unfinished ones, and
+# outcomes to commit.
 SETTINGS = {
     "STREAM_SCORER_SCORING__MAX_CONTACTS": str(MAX_CONTACTS),
     "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": str(MAX_UNCOMMITTED),
@@ -38,15 +37,15 @@ SETTINGS = {
     "STREAM_SCORER_SCORING__COMMIT_INTERVAL_MS": "50",
 }
 SLOW_API = {"latency_ms": 150, "latency_jitter_ms": 150}
-# By itself, after the fault has ended: what issue 7 asks for.
+# Without intervention, after the fault has ended: required by issue 7.
 RECOVERY_S = 30.0
 
 
 class ChaosHarness(WorkerHarness):
-    """A stage that notes what happened to it, and can be judged."""
+    """A harness that records its faults for the verifier."""
 
-    def __init__(self, *given: Any, **arena: Any) -> None:
-        super().__init__(*given, **arena)
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
         self.progress: Progress = self.watch()
         self.recoveries: list[Recovery] = []
         self.kills = 0
@@ -61,51 +60,51 @@ class ChaosHarness(WorkerHarness):
         return super().produce(given)
 
     def flow(self, more: int = 200, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S) -> None:
-        """Waits until the group has committed so many records more."""
+        """Wait until the group has committed so many more records."""
         mark = max(self.progress.done(), 0) + more
         self.wait(lambda: self.progress.done() >= mark, f"{more} more commits", needs=needs, limit_s=limit_s)
 
     def set_limit(self, kind: str, max_bytes: int) -> None:
-        """Changes the largest record that a topic takes."""
+        """Change the size limit of the records of a topic."""
         self.set_config(kind, "max.message.bytes", str(max_bytes))
 
     def kill(self, worker: WorkerProcess) -> None:
-        """SIGKILL; what it had read may be bought again."""
+        """Send SIGKILL; the uncommitted contacts may be billed again."""
         self.kills += 1
         worker.kill()
 
     def recover(self, fault: str, needs: WorkerProcess | None = None, limit_s: float = RECOVERY_S) -> None:
-        """The fault has just ended: waits for the next commit, and notes how long it took."""
+        """Wait for the next commit after the end of a fault and record the time to recovery."""
         began = time.monotonic()
         self.flow(1, needs=needs)
         self.recoveries.append(Recovery(fault, time.monotonic() - began, limit_s))
 
     def close(self) -> ExpectedState:
-        """Waits until all is done, stops every worker and reads everything."""
+        """Wait until all is committed, stop every worker, and read all topics."""
         self.wait_done()
         self.progress.close()
         for worker in self.workers:
             if worker.running:
                 assert worker.stop() == 0, worker.log()
-        books = read_books(self)
-        books.good = self.good
-        books.account = self.simulator.scored()
-        books.may_be_paid_again = self.kills * MAX_UNCOMMITTED
-        books.recoveries = self.recoveries
-        books.needless_failures = self.needless_failures
-        return books
+        state = read_state(self)
+        state.good = self.good
+        state.account = self.simulator.scored()
+        state.may_be_paid_again = self.kills * MAX_UNCOMMITTED
+        state.recoveries = self.recoveries
+        state.needless_failures = self.needless_failures
+        return state
 
 
 @dataclass(slots=True)
 class Scenario:
-    """Where scenarios play.
+    """Environment of scenarios.
 
     Attributes:
         kafka: a real one behind a proxy.
         simulator: the API.
         folder: for logs.
-        code: environment that makes workers run another copy of the package; empty: this one.
-        last: the stage that was played on last.
+        code: environment variables with which workers run another copy of the package; empty: this one.
+        last: the harness of the last scenario.
     """
 
     kafka: ProxiedKafka
@@ -116,7 +115,7 @@ class Scenario:
 
     @contextmanager
     def stage(self, properties: Mapping[str, Any] | None = None, **settings: str) -> Iterator[ChaosHarness]:
-        """New topics and a new group; workers are killed at its end, and the proxy is as good as new."""
+        """Create topics and a group; at the end, kill the workers and reset the proxy."""
         self.simulator.reset()
         self.simulator.configure(quota=1_000_000, **SLOW_API)
         stage = self.last = ChaosHarness(self.kafka.direct, self.simulator, self.folder)
@@ -135,7 +134,7 @@ class Scenario:
             self.kafka.proxy.heal()
 
     def begin(self, stage: ChaosHarness, number: int, name: str = "one") -> WorkerProcess:
-        """Contacts on their topic, and a worker that is in the middle of them."""
+        """Produce contacts and start a worker; on return, some of them are committed."""
         stage.produce(contacts(number, stage.partitions))
         worker = stage.start_ready("--from", "earliest", name=name)
         stage.flow(needs=worker)
@@ -143,7 +142,7 @@ class Scenario:
 
 
 def seen(stage: ChaosHarness, step: Any, what: str, times: int = 1) -> None:
-    """Waits until a step of the protocol has come."""
+    """Wait until a step of the protocol is reached."""
     stage.wait(partial(_reached, step, times), what)
 
 

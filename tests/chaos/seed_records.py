@@ -1,4 +1,4 @@
-"""Good books, and every kind of violation planted in them: for `test_verifier.py`."""
+"""A valid state, and functions that plant one violation each, for `test_verifier.py`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def entry(source: str, contact_id: str, outcome: str) -> dict[str, Any]:
     }
 
 
-def good_books() -> ExpectedState:
+def valid_state() -> ExpectedState:
     """Eight good contacts on two partitions, the last one rejected; two audit events; one callback for all seven."""
     rows: dict[str, list[Row]] = defaultdict(list)
     rows |= {kind: [] for kind in ("review", "callbacks", "receipts")}
@@ -117,191 +117,191 @@ def receipt(callback_id: str, sources: list[str]) -> bytes:
     return RECEIPT.encode({"callback_id": callback_id, "campaign_id": None, "target": "t", **lists, **end})
 
 
-def rewrite_audit(books: ExpectedState, index: int, **changes: Any) -> None:
-    """Another content under the old hash, or with ``hash`` given, whatever that is."""
-    kept = books.rows["audit"][index]
+def rewrite_audit(state: ExpectedState, index: int, **changes: Any) -> None:
+    """Change the content and keep the old hash, or set the given ``hash``."""
+    kept = state.rows["audit"][index]
     event = {**AUDIT.decode(kept.value), **changes}
-    books.rows["audit"][index] = kept._replace(value=AUDIT.encode(event))
+    state.rows["audit"][index] = kept._replace(value=AUDIT.encode(event))
 
 
-def rewrite_outcome(books: ExpectedState, index: int, outcome: str) -> None:
-    """Another outcome of the first contact of an audit event, with a chain that fits."""
-    events = [AUDIT.decode(one.value) for one in books.rows["audit"]]
+def rewrite_outcome(state: ExpectedState, index: int, outcome: str) -> None:
+    """Change the outcome of the first contact of an audit event and keep the chain valid."""
+    events = [AUDIT.decode(one.value) for one in state.rows["audit"]]
     events[index]["contacts"][0]["outcome"] = outcome
-    books.rows["audit"].clear()
+    state.rows["audit"].clear()
     previous = b""
     for sequence, event in enumerate(events):
         made = audit_event(sequence, previous, event["contacts"])
         previous = made["hash"]
-        books.rows["audit"].append(row("audit", sequence, "chain", AUDIT.encode(made)))
+        state.rows["audit"].append(row("audit", sequence, "chain", AUDIT.encode(made)))
 
 
-def lose(books: ExpectedState) -> None:
-    del books.rows["scores"][2]
+def lose(state: ExpectedState) -> None:
+    del state.rows["scores"][2]
 
 
-def double(books: ExpectedState) -> None:
-    books.rows["scores"].append(books.rows["scores"][2]._replace(offset=99))
+def double(state: ExpectedState) -> None:
+    state.rows["scores"].append(state.rows["scores"][2]._replace(offset=99))
 
 
-def show_on_two_topics(books: ExpectedState) -> None:
-    books.rows["review"].append(books.rows["scores"][2]._replace(topic="review"))
+def show_on_two_topics(state: ExpectedState) -> None:
+    state.rows["review"].append(state.rows["scores"][2]._replace(topic="review"))
 
 
-def swap(books: ExpectedState) -> None:
-    rows = books.rows["scores"]
+def swap(state: ExpectedState) -> None:
+    rows = state.rows["scores"]
     rows[0], rows[2] = rows[0]._replace(offset=2), rows[2]._replace(offset=0)
 
 
-def show_early(books: ExpectedState) -> None:
-    books.commits[0] = Commit(3, "start=0")
+def show_early(state: ExpectedState) -> None:
+    state.commits[0] = Commit(3, "start=0")
 
 
-def leave_work(books: ExpectedState) -> None:
+def leave_work(state: ExpectedState) -> None:
     extra = contact("C-late")
-    books.rows["features"].append(row("features", CONTACTS // _PARTITIONS, "C-late", extra.value))
+    state.rows["features"].append(row("features", CONTACTS // _PARTITIONS, "C-late", extra.value))
 
 
-def drop_audit(books: ExpectedState) -> None:
-    del books.rows["audit"][1]
+def drop_audit(state: ExpectedState) -> None:
+    del state.rows["audit"][1]
 
 
-def drop_first_audit(books: ExpectedState) -> None:
-    del books.rows["audit"][0]
+def drop_first_audit(state: ExpectedState) -> None:
+    del state.rows["audit"][0]
 
 
-def double_audit(books: ExpectedState) -> None:
-    first = AUDIT.decode(books.rows["audit"][1].value)
+def double_audit(state: ExpectedState) -> None:
+    first = AUDIT.decode(state.rows["audit"][1].value)
     again = audit_event(2, first["hash"], first["contacts"])
-    books.rows["audit"].append(row("audit", 2, "chain", AUDIT.encode(again)))
+    state.rows["audit"].append(row("audit", 2, "chain", AUDIT.encode(again)))
 
 
-def forge_audit(books: ExpectedState) -> None:
-    rewrite_audit(books, 0, attempts=7)
+def forge_audit(state: ExpectedState) -> None:
+    rewrite_audit(state, 0, attempts=7)
 
 
-def take_other_key(books: ExpectedState) -> None:
-    books.rows["audit"][0] = books.rows["audit"][0]._replace(key=b"other")
+def take_other_key(state: ExpectedState) -> None:
+    state.rows["audit"][0] = state.rows["audit"][0]._replace(key=b"other")
 
 
-def cut_link(books: ExpectedState) -> None:
-    event = AUDIT.decode(books.rows["audit"][1].value)
+def cut_link(state: ExpectedState) -> None:
+    event = AUDIT.decode(state.rows["audit"][1].value)
     forged = audit_event(1, b"elsewhere", event["contacts"])
-    books.rows["audit"][1] = books.rows["audit"][1]._replace(value=AUDIT.encode(forged))
+    state.rows["audit"][1] = state.rows["audit"][1]._replace(value=AUDIT.encode(forged))
 
 
-def change_score(books: ExpectedState) -> None:
-    books.rows["scores"][2] = books.rows["scores"][2]._replace(value=SCORE.encode(score("C2", 0.8)))
+def change_score(state: ExpectedState) -> None:
+    state.rows["scores"][2] = state.rows["scores"][2]._replace(value=SCORE.encode(score("C2", 0.8)))
 
 
-def answer_about_another(books: ExpectedState) -> None:
-    books.rows["scores"][2] = books.rows["scores"][2]._replace(value=SCORE.encode(score("C5")))
+def answer_about_another(state: ExpectedState) -> None:
+    state.rows["scores"][2] = state.rows["scores"][2]._replace(value=SCORE.encode(score("C5")))
 
 
-def change_rejected(books: ExpectedState) -> None:
-    books.rows["rejected"][0] = books.rows["rejected"][0]._replace(value=b"other")
+def change_rejected(state: ExpectedState) -> None:
+    state.rows["rejected"][0] = state.rows["rejected"][0]._replace(value=b"other")
 
 
-def take_other_batch(books: ExpectedState) -> None:
-    kept = books.rows["scores"][2]
-    books.rows["scores"][2] = row("scores", kept.offset, "C2", kept.value, source="features/0/1", batch="batch-9")
+def take_other_batch(state: ExpectedState) -> None:
+    kept = state.rows["scores"][2]
+    state.rows["scores"][2] = row("scores", kept.offset, "C2", kept.value, source="features/0/1", batch="batch-9")
 
 
-def hide_source(books: ExpectedState) -> None:
-    books.rows["scores"][2] = books.rows["scores"][2]._replace(headers=())
+def hide_source(state: ExpectedState) -> None:
+    state.rows["scores"][2] = state.rows["scores"][2]._replace(headers=())
 
 
-def pay_twice(books: ExpectedState) -> None:
-    books.account = {**(books.account or {}), "C1": 3, "stranger": 1}
+def pay_twice(state: ExpectedState) -> None:
+    state.account = {**(state.account or {}), "C1": 3, "stranger": 1}
 
 
-def pay_nothing(books: ExpectedState) -> None:
-    books.account = {name: times for name, times in (books.account or {}).items() if name != "C1"}
+def pay_nothing(state: ExpectedState) -> None:
+    state.account = {name: times for name, times in (state.account or {}).items() if name != "C1"}
 
 
-def plan_twice(books: ExpectedState) -> None:
-    books.rows["callbacks"].append(row("callbacks", 1, "again", callback("again", ["scores/0/2"])))
+def plan_twice(state: ExpectedState) -> None:
+    state.rows["callbacks"].append(row("callbacks", 1, "again", callback("again", ["scores/0/2"])))
 
 
-def receive_twice(books: ExpectedState) -> None:
-    books.rows["receipts"].append(books.rows["receipts"][0]._replace(offset=1))
+def receive_twice(state: ExpectedState) -> None:
+    state.rows["receipts"].append(state.rows["receipts"][0]._replace(offset=1))
 
 
-def lose_receipt(books: ExpectedState) -> None:
-    books.rows["receipts"].clear()
+def lose_receipt(state: ExpectedState) -> None:
+    state.rows["receipts"].clear()
 
 
-def receive_undue(books: ExpectedState) -> None:
-    books.rows["receipts"].append(row("receipts", 1, "other", receipt("other", ["scores/1/7"])))
+def receive_undue(state: ExpectedState) -> None:
+    state.rows["receipts"].append(row("receipts", 1, "other", receipt("other", ["scores/1/7"])))
 
 
-def recover_late(books: ExpectedState) -> None:
-    books.recoveries.append(Recovery("broker killed", 31.0, 30.0))
+def recover_late(state: ExpectedState) -> None:
+    state.recoveries.append(Recovery("broker killed", 31.0, 30.0))
 
 
-def fail_needlessly(books: ExpectedState) -> None:
-    books.needless_failures = 1
+def fail_needlessly(state: ExpectedState) -> None:
+    state.needless_failures = 1
 
 
-def grow(books: ExpectedState) -> None:
-    books.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
+def grow(state: ExpectedState) -> None:
+    state.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
 
 
-def reject_a_good_one(books: ExpectedState) -> None:
-    """All of it is consistent, and nothing was the matter with the contact."""
-    books.good = {*books.good, f"C{CONTACTS - 1}".encode()}
+def reject_a_good_one(state: ExpectedState) -> None:
+    """Reject a valid contact, with consistent records."""
+    state.good = {*state.good, f"C{CONTACTS - 1}".encode()}
 
 
-def wait(books: ExpectedState, offset: int = CONTACTS // _PARTITIONS, *, group: str = "group", at: int = 0) -> None:
-    """A contact of partition 0 in a retry topic; one behind the others is committed first."""
-    known = {one.place for one in books.rows["features"]}
+def wait(state: ExpectedState, offset: int = CONTACTS // _PARTITIONS, *, group: str = "group", at: int = 0) -> None:
+    """Put a contact of partition 0 into a retry topic; a later one is committed first."""
+    known = {one.place for one in state.rows["features"]}
     if f"features/0/{offset}" not in known:
-        books.rows["features"].append(row("features", offset, "C-wait", contact("C-wait").value))
-        books.commits[0] = Commit(offset + 1, "start=0")
-    [of] = [one for one in books.rows["features"] if one.place == f"features/0/{offset}"]
+        state.rows["features"].append(row("features", offset, "C-wait", contact("C-wait").value))
+        state.commits[0] = Commit(offset + 1, "start=0")
+    [of] = [one for one in state.rows["features"] if one.place == f"features/0/{offset}"]
     given = {"source": of.place, "deferred": "1", "not_before": "1", "group": group}
     assert of.key is not None
-    books.rows.setdefault("retry-1", []).append(row("retry-1", at, of.key.decode(), of.value, **given))
+    state.rows.setdefault("retry-1", []).append(row("retry-1", at, of.key.decode(), of.value, **given))
 
 
-def wait_twice(books: ExpectedState) -> None:
-    wait(books)
-    wait(books, at=1)
+def wait_twice(state: ExpectedState) -> None:
+    wait(state)
+    wait(state, at=1)
 
 
-def wait_finished(books: ExpectedState) -> None:
-    wait(books, 1)
+def wait_finished(state: ExpectedState) -> None:
+    wait(state, 1)
 
 
-def wait_for_another_group(books: ExpectedState) -> None:
-    wait(books, group="another")
+def wait_for_another_group(state: ExpectedState) -> None:
+    wait(state, group="another")
 
 
-def forget_a_retry(books: ExpectedState) -> None:
-    wait(books)
-    books.retry_commits["retry-1", 0] = 1
+def forget_a_retry(state: ExpectedState) -> None:
+    wait(state)
+    state.retry_commits["retry-1", 0] = 1
 
 
-def wait_early(books: ExpectedState) -> None:
-    wait(books)
-    books.commits[0] = Commit(CONTACTS // _PARTITIONS, "start=0")
+def wait_early(state: ExpectedState) -> None:
+    wait(state)
+    state.commits[0] = Commit(CONTACTS // _PARTITIONS, "start=0")
 
 
-def change_what_waits(books: ExpectedState) -> None:
-    wait(books)
-    books.rows["retry-1"][0] = books.rows["retry-1"][0]._replace(value=b"other")
+def change_what_waits(state: ExpectedState) -> None:
+    wait(state)
+    state.rows["retry-1"][0] = state.rows["retry-1"][0]._replace(value=b"other")
 
 
-def decide(books: ExpectedState, action: str, place: str, result: str, number: int = 0, **changes: str) -> None:
-    """A decision; its id is that of the number."""
+def decide(state: ExpectedState, action: str, place: str, result: str, number: int = 0, **changes: str) -> None:
+    """Add a decision whose id has this number."""
     fields = {"decision_id": f"d-{number}", "place": place, "topic_id": None, "action": action, "job": "j"}
     others = {"operator": "ada", "note": "", "decided_at": 1, "result_place": result, "changes": changes}
-    at = len(books.rows.setdefault("decisions", []))
-    books.rows["decisions"].append(row("decisions", at, place, DECISION.encode({**fields, **others})))
+    at = len(state.rows.setdefault("decisions", []))
+    state.rows["decisions"].append(row("decisions", at, place, DECISION.encode({**fields, **others})))
 
 
 def replay(
-    books: ExpectedState,
+    state: ExpectedState,
     *,
     times: int = 1,
     decided: bool = True,
@@ -309,65 +309,65 @@ def replay(
     key: str | None = None,
     changes: dict[str, str] | None = None,
 ) -> None:
-    """The rejected contact is replayed, and waits: all of it is as it should be, if it is once and decided."""
-    of = books.rows["rejected"][0]
+    """Replay the rejected contact, which is then pending: valid if it is decided and occurs once."""
+    of = state.rows["rejected"][0]
     assert of.key is not None
     key, value = key or of.key.decode(), value or of.value
     for number in range(times):
         offset = CONTACTS // _PARTITIONS + number
-        books.rows["features"].append(row("features", offset, key, value, replay_of=of.place))
-        books.commits[0] = Commit(offset + 1, "start=0")
+        state.rows["features"].append(row("features", offset, key, value, replay_of=of.place))
+        state.commits[0] = Commit(offset + 1, "start=0")
         given = {"source": f"features/0/{offset}", "deferred": "1", "not_before": "1", "group": "group"}
-        books.rows.setdefault("retry-1", []).append(row("retry-1", number, key, value, **given))
+        state.rows.setdefault("retry-1", []).append(row("retry-1", number, key, value, **given))
         if decided:
-            decide(books, "REPLAYED", of.place, f"features/0/{offset}", number, **(changes or {}))
+            decide(state, "REPLAYED", of.place, f"features/0/{offset}", number, **(changes or {}))
 
 
-def replay_twice(books: ExpectedState) -> None:
-    replay(books, times=2)
+def replay_twice(state: ExpectedState) -> None:
+    replay(state, times=2)
 
 
-def replay_another_value(books: ExpectedState) -> None:
-    replay(books, value=b"other")
+def replay_another_value(state: ExpectedState) -> None:
+    replay(state, value=b"other")
 
 
-def replay_another_key(books: ExpectedState) -> None:
-    replay(books, key="other", changes={"age": "40"})
+def replay_another_key(state: ExpectedState) -> None:
+    replay(state, key="other", changes={"age": "40"})
 
 
-def replay_undecided(books: ExpectedState) -> None:
-    replay(books, decided=False)
+def replay_undecided(state: ExpectedState) -> None:
+    replay(state, decided=False)
 
 
-def decide_without_a_record(books: ExpectedState) -> None:
-    decide(books, "REPLAYED", "rejected/0/0", "features/0/1")
+def decide_without_a_record(state: ExpectedState) -> None:
+    decide(state, "REPLAYED", "rejected/0/0", "features/0/1")
 
 
-def accept(books: ExpectedState, *, times: int = 1, points: float = 0.9) -> None:
-    """The first score stands in review, and is accepted."""
-    kept = books.rows["scores"].pop(0)
+def accept(state: ExpectedState, *, times: int = 1, points: float = 0.9) -> None:
+    """Move the first score to review and accept it."""
+    kept = state.rows["scores"].pop(0)
     scored = SCORE.decode(kept.value)
     value = SCORE.encode({**scored, "review_reasons": ["wide_interval"]})
-    books.rows["review"].append(kept._replace(topic="review", value=value))
-    rewrite_outcome(books, 0, "REVIEW")
+    state.rows["review"].append(kept._replace(topic="review", value=value))
+    rewrite_outcome(state, 0, "REVIEW")
     for number in range(times):
         headers = (*kept.headers, (f"{PREFIX}decision", f"d-{number}".encode()), (f"{PREFIX}decided-at", b"1"))
-        books.rows["scores"].append(
+        state.rows["scores"].append(
             kept._replace(offset=90 + number, value=SCORE.encode({**scored, "score": points}), headers=headers)
         )
-        decide(books, "ACCEPTED", f"review/0/{number}", f"scores/0/{90 + number}", number)
+        decide(state, "ACCEPTED", f"review/0/{number}", f"scores/0/{90 + number}", number)
 
 
-def accept_twice(books: ExpectedState) -> None:
-    accept(books, times=2)
+def accept_twice(state: ExpectedState) -> None:
+    accept(state, times=2)
 
 
-def accept_another_score(books: ExpectedState) -> None:
-    accept(books, points=0.8)
+def accept_another_score(state: ExpectedState) -> None:
+    accept(state, points=0.8)
 
 
 def redeliver(
-    books: ExpectedState,
+    state: ExpectedState,
     number: int = 0,
     *,
     place: str = "callbacks-rejected/0/0",
@@ -375,70 +375,70 @@ def redeliver(
     body: bytes = b"",
     retargeted: str | None = None,
 ) -> None:
-    """The callback is delivered again: all of it is as it should be, if it is once and what was planned."""
-    due, at, decision = [one.place for one in books.rows["scores"]], 10 + number, f"d-{number}"
+    """Deliver the callback again: valid if it occurs once with the planned content."""
+    due, at, decision = [one.place for one in state.rows["scores"]], 10 + number, f"d-{number}"
     for kind, value in (("callbacks", callback(callback_id, due, body)), ("receipts", receipt(callback_id, due))):
-        books.rows[kind].append(row(kind, at, callback_id, value, decision=decision, decided_at="1"))
+        state.rows[kind].append(row(kind, at, callback_id, value, decision=decision, decided_at="1"))
     changes = {} if retargeted is None else {"retargeted": retargeted}
-    decide(books, "REDELIVERED", place, f"callbacks/0/{at}", number, **changes)
+    decide(state, "REDELIVERED", place, f"callbacks/0/{at}", number, **changes)
 
 
-def redeliver_twice(books: ExpectedState) -> None:
+def redeliver_twice(state: ExpectedState) -> None:
     for number in (0, 1):
-        redeliver(books, number)
+        redeliver(state, number)
 
 
-def redeliver_undecided(books: ExpectedState) -> None:
-    redeliver(books)
-    books.rows["decisions"].clear()
+def redeliver_undecided(state: ExpectedState) -> None:
+    redeliver(state)
+    state.rows["decisions"].clear()
 
 
-def decide_without_a_callback(books: ExpectedState) -> None:
-    decide(books, "REDELIVERED", "callbacks-rejected/0/0", "callbacks/0/10")
+def decide_without_a_callback(state: ExpectedState) -> None:
+    decide(state, "REDELIVERED", "callbacks-rejected/0/0", "callbacks/0/10")
 
 
-def redeliver_once_more(books: ExpectedState) -> None:
-    redeliver(books)
-    books.rows["callbacks"].append(books.rows["callbacks"][-1]._replace(offset=11))
+def redeliver_once_more(state: ExpectedState) -> None:
+    redeliver(state)
+    state.rows["callbacks"].append(state.rows["callbacks"][-1]._replace(offset=11))
 
 
-def redeliver_under_another_id(books: ExpectedState) -> None:
-    redeliver(books, callback_id="other")
+def redeliver_under_another_id(state: ExpectedState) -> None:
+    redeliver(state, callback_id="other")
 
 
-def redeliver_another_body(books: ExpectedState) -> None:
-    redeliver(books, body=b"other")
+def redeliver_another_body(state: ExpectedState) -> None:
+    redeliver(state, body=b"other")
 
 
-def retarget_another_callback(books: ExpectedState) -> None:
-    redeliver(books, callback_id="new", retargeted="elsewhere")
+def retarget_another_callback(state: ExpectedState) -> None:
+    redeliver(state, callback_id="new", retargeted="elsewhere")
 
 
-def receive_redelivery_twice(books: ExpectedState) -> None:
-    redeliver(books)
-    books.rows["receipts"].append(books.rows["receipts"][-1]._replace(offset=11))
+def receive_redelivery_twice(state: ExpectedState) -> None:
+    redeliver(state)
+    state.rows["receipts"].append(state.rows["receipts"][-1]._replace(offset=11))
 
 
-def lose_receipt_of_redelivery(books: ExpectedState) -> None:
-    redeliver(books)
-    del books.rows["receipts"][-1]
+def lose_receipt_of_redelivery(state: ExpectedState) -> None:
+    redeliver(state)
+    del state.rows["receipts"][-1]
 
 
-def receive_redelivery_under_another_id(books: ExpectedState) -> None:
-    redeliver(books)
-    kept = books.rows["receipts"][-1]
-    sources = [one.place for one in books.rows["scores"]]
-    books.rows["receipts"][-1] = kept._replace(value=receipt("other", sources))
+def receive_redelivery_under_another_id(state: ExpectedState) -> None:
+    redeliver(state)
+    kept = state.rows["receipts"][-1]
+    sources = [one.place for one in state.rows["scores"]]
+    state.rows["receipts"][-1] = kept._replace(value=receipt("other", sources))
 
 
-def receive_redelivery_of_a_part(books: ExpectedState) -> None:
-    redeliver(books)
-    books.rows["receipts"][-1] = books.rows["receipts"][-1]._replace(value=receipt("call", ["scores/0/0"]))
+def receive_redelivery_of_a_part(state: ExpectedState) -> None:
+    redeliver(state)
+    state.rows["receipts"][-1] = state.rows["receipts"][-1]._replace(value=receipt("call", ["scores/0/0"]))
 
 
-def receive_undecided(books: ExpectedState) -> None:
-    redeliver(books)
-    del books.rows["callbacks"][-1]
+def receive_undecided(state: ExpectedState) -> None:
+    redeliver(state)
+    del state.rows["callbacks"][-1]
 
 
 PLANTED: Final = (

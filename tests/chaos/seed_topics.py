@@ -1,4 +1,4 @@
-"""Violations planted on the topics of a run that was good: what a worker would have left there that makes mistakes."""
+"""Writer of violations on the topics of a valid run, as a faulty worker would leave them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _S = 30.0
 
 
 class Planted(NamedTuple):
-    """What has to be found: the kind of violation, and where it stands."""
+    """An expected violation: its kind and its location."""
 
     kind: str
     place: str
 
 
 class SeedWriter:
-    """Adds records to a partition of each topic, and then commits all of the features."""
+    """Adds records to a partition of each topic and then commits all of the features."""
 
-    def __init__(self, arena: ScoringHarness, books: ExpectedState) -> None:
-        self._arena = arena
-        self._books = books
+    def __init__(self, harness: ScoringHarness, state: ExpectedState) -> None:
+        self._harness = harness
+        self._state = state
         self._producer = Producer(
-            {"bootstrap.servers": arena.bootstrap_servers, "transactional.id": f"planter-{arena.group_id}"}
+            {"bootstrap.servers": harness.bootstrap_servers, "transactional.id": f"planter-{harness.group_id}"}
         )
         self._producer.init_transactions(_S)
 
     def plant(self) -> set[Planted]:
-        """All of them; what is planted in order stands among it, and must not be found."""
-        old = next(row for row in self._books.rows["scores"] if row.partition == _PARTITION)
+        """Plant all violations, and a valid record among them that must not be reported."""
+        old = next(row for row in self._state.rows["scores"] if row.partition == _PARTITION)
         self._producer.begin_transaction()
         self._produce("scores", old.key, old.value, list(old.headers))
         self._producer.abort_transaction(_S)  # invisible with read_committed
@@ -70,12 +70,12 @@ class SeedWriter:
         }
 
     def _wait_twice(self) -> str:
-        """A contact in two retry topics; and what another group deferred, which is nothing of ours."""
+        """Put a contact into two retry topics, and a contact deferred by another group, which must be ignored."""
         source = self._produce("features", b"P-waits", contact("P-waits").value)
-        own, other = self._arena.group_id.encode(), b"another"
+        own, other = self._harness.group_id.encode(), b"another"
         places = [
             self._produce_to(topic, b"P-waits", contact("P-waits").value, self._waits(source, group))
-            for topic, group in zip(self._arena.retries, (own, other, own), strict=True)
+            for topic, group in zip(self._harness.retries, (own, other, own), strict=True)
         ]
         return places[2]
 
@@ -90,10 +90,10 @@ class SeedWriter:
         return self._produce("audit", event["chain_id"].encode(), AUDIT.encode(event))
 
     def _produce(self, kind: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> str:
-        return self._produce_to(self._arena.topics[kind], key, value, headers)
+        return self._produce_to(self._harness.topics[kind], key, value, headers)
 
     def _produce_to(self, topic: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> str:
-        """Where it stands then."""
+        """Produce a record and return its location."""
         places: list[str] = []
         self._producer.produce(
             topic,
@@ -109,8 +109,8 @@ class SeedWriter:
         return places[0]
 
     def _commit(self) -> None:
-        """As the group would: all of the features is done, and it began where it began."""
-        topic, number = self._arena.topics["features"], _PARTITION
-        end, said = self._arena.ends()[number], self._books.commits[number].metadata
-        with self._arena.reader(self._arena.group_id) as reader:
+        """Commit the end of the features as the group does, with its start."""
+        topic, number = self._harness.topics["features"], _PARTITION
+        end, said = self._harness.ends()[number], self._state.commits[number].metadata
+        with self._harness.reader(self._harness.group_id) as reader:
             reader.commit(offsets=[TopicPartition(topic, number, end, said)], asynchronous=False)

@@ -1,4 +1,4 @@
-"""A world that is judged at its end."""
+"""A cluster that is verified at its end."""
 
 # ruff: noqa: T201 - seeds and counts are printed
 
@@ -23,19 +23,19 @@ ONLY = os.environ.get("CHAOS_ONLY", "")
 
 @contextmanager
 def judged(stand: ChaosEnvironment, folder: Path, seed: int, what: str) -> Iterator[RandomFaults]:
-    """A world that has begun, and a mixer for it; at the end everything is judged."""
+    """Yield a running cluster and its runner of faults; verify everything at the end."""
     print(f"\n{what}, CHAOS_SEED={seed}")
     world = ChaosCluster(stand, folder, seed)
     try:
         world.begin()
         yield RandomFaults(world, seed, ONLY)
-        books = world.end()
+        state = world.end()
     finally:
         world.kill_all()
         world.feeder.__exit__()
         stand.heal()
-    found = verdict(books)
+    found = verdict(state)
     paid = world.paid_again()
-    print(f"{world.feeder.produced} contacts, {len(books.recoveries)} faults, {paid} paid again ({world.risk} allowed)")
+    print(f"{world.feeder.produced} contacts, {len(state.recoveries)} faults, {paid} paid again ({world.risk} allowed)")
     note(run=what, seed=seed, contacts=world.feeder.produced, paid_again=paid, violations=found.splitlines()[:1])
     assert found == "", f"CHAOS_SEED={seed}\n{found}"

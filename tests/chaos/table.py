@@ -1,6 +1,6 @@
-"""Makes the table of docs/internals/reliability.md from what was measured: ``python tests/chaos/table.py [RESULTS]``.
+"""Writer of the table of docs/internals/reliability.md from the results: ``python tests/chaos/table.py [RESULTS]``.
 
-A line of the results is either one moment (its faults, how long they lasted and how long it took to go on) or a run.
+A line of the results is either one moment (its faults, their durations and the time to recovery) or a run.
 """
 
 # ruff: noqa: T201 - what the command is for
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """Markdown: a row a fault, a row a run."""
+    """Return Markdown with a row for each fault and each run."""
     alone: dict[str, list[dict[str, Any]]] = defaultdict(list)
     together: dict[str, int] = defaultdict(int)
     for line in lines:

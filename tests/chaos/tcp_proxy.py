@@ -1,7 +1,7 @@
-"""A proxy for TCP on the loopback interface that makes a network as bad as one likes: what Toxiproxy does, in Python.
+"""TCP proxy on the loopback interface that injects network faults: a replacement of Toxiproxy in Python.
 
-`toxiproxy.py` drives the real one with the same words. This one stands in where there is no Go to build it with, and
-`kafka_proxy.py` teaches it Kafka's frames.
+`toxiproxy.py` has the same interface for the real one. This one is used where Go is missing, and `kafka_proxy.py`
+extends it by Kafka's frames.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ _CONNECT_S = 5.0
 
 
 class Link(Protocol):
-    """One way between a client and a server that can be made bad; what is bad at the moment is replaced."""
+    """A link between client and server with at most one fault at a time; a new one replaces it."""
 
     @property
     def port(self) -> int:
-        """Where clients connect."""
+        """Return the port for clients."""
 
     def latency(self, milliseconds: int) -> None:
-        """Everything arrives so much later."""
+        """Delay all bytes."""
 
     def bandwidth(self, kilobytes_per_s: int) -> None:
-        """Everything arrives slowly."""
+        """Limit the bandwidth."""
 
     def half_open(self) -> None:
-        """Connections stay open, and nothing arrives any more."""
+        """Keep connections open and drop all bytes."""
 
     def reset(self) -> None:
-        """All connections end with a reset; new ones are served."""
+        """Reset all connections; accept new ones."""
 
     def cut(self) -> None:
-        """All connections end, new ones are refused."""
+        """Close all connections and refuse new ones."""
 
     def heal(self) -> None:
-        """Nothing is bad any more."""
+        """End the fault."""
 
     def close(self) -> None:
-        """The way ends."""
+        """Close the link."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineCondition:
-    """What is bad at the moment."""
+    """The present fault."""
 
     latency_s: float = 0.0
     bytes_per_s: float | None = None
@@ -98,7 +98,7 @@ class TcpProxy:
         self._end_all()
 
     def heal(self) -> None:
-        """As `Link.heal`. What was stalled is lost, as on a real line: those connections are reset."""
+        """As `Link.heal`; stalled bytes are lost, as on a real network, and their connections are reset."""
         was_stalled = self._weather.stalled
         self._set(LineCondition())
         if was_stalled:
@@ -108,18 +108,18 @@ class TcpProxy:
         self._closed = True
         self._set(LineCondition(refusing=True))
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept thread
         self._listener.close()
         self._end_all()
 
     def connect(self, client: socket.socket) -> Connection:
-        """The two ends of a new connection; a proxy that knows a protocol makes its own kind."""
+        """Return a new connection; a proxy with a protocol returns its own kind."""
         upstream = socket.create_connection(("127.0.0.1", self._upstream_port), _CONNECT_S)
         upstream.settimeout(None)
         return Connection(self, client, upstream)
 
     def await_passage(self, size: int) -> bool:
-        """Takes the time that so many bytes take; returns False where they are lost with their connection."""
+        """Wait as long as so many bytes take; return False if they are lost with their connection."""
         weather = self._weather
         time.sleep(weather.latency_s + (size / weather.bytes_per_s if weather.bytes_per_s else 0.0))
         with self._changed:
@@ -128,7 +128,7 @@ class TcpProxy:
         return not self._closed
 
     def forget(self, connection: Connection) -> None:
-        """A connection has ended."""
+        """Remove a closed connection."""
         self._connections.discard(connection)
 
     def _set(self, weather: LineCondition) -> None:
@@ -146,7 +146,7 @@ class TcpProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            # Not on this thread: a server that is away must not keep the next client waiting.
+            # On a thread of its own: an unreachable server must not block the next client.
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -163,7 +163,7 @@ class TcpProxy:
 
 
 class Connection:
-    """A client and its server, and two threads between them: this one carries requests, another the answers."""
+    """A client and its server with two threads: this one for requests, another one for responses."""
 
     def __init__(self, proxy: TcpProxy, client: socket.socket, upstream: socket.socket) -> None:
         self._proxy = proxy
@@ -173,7 +173,7 @@ class Connection:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def run(self) -> None:
-        """Carries until one end closes."""
+        """Forward bytes until one end closes."""
         answers = threading.Thread(target=self._guarded, args=(self.carry_answers, self.client), daemon=True)
         answers.start()
         self._guarded(self.carry_requests, self.upstream)
@@ -183,15 +183,15 @@ class Connection:
         self._proxy.forget(self)
 
     def carry_requests(self) -> None:
-        """From the client to the server."""
+        """Forward from the client to the server."""
         self._carry(self.client, self.upstream)
 
     def carry_answers(self) -> None:
-        """From the server to the client."""
+        """Forward from the server to the client."""
         self._carry(self.upstream, self.client)
 
     def reset(self) -> None:
-        """Ends both sides as if the machine between them had lost its memory."""
+        """Reset both sides, as a restarted router does."""
         end_hard(self.client)
         end_hard(self.upstream)
 

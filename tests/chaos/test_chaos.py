@@ -1,4 +1,4 @@
-"""The whole storm of `chaos`: 30 kills, 100,000 contacts."""
+"""The full kill storm of `chaos`: 30 kills, 100,000 contacts."""
 
 # ruff: noqa: T201 - measured figures are printed
 

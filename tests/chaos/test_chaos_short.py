@@ -1,4 +1,4 @@
-"""What goes wrong in production, short: killed workers, a broker that goes away, a zombie, an API that is down."""
+"""Short chaos tests: killed workers, a broker outage, a zombie worker, an API outage."""
 
 # ruff: noqa: T201 - measured figures are printed
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chaos import Storm
-from expected_state import read_books
-from output_verifier import judge
+from expected_state import read_state
+from output_verifier import verify_outputs
 from scenarios import lost_end_txn_answer
 from scoring_harness import contacts
 from seed_topics import Planted, SeedWriter
@@ -45,15 +45,15 @@ def test_three_kills(stage: WorkerHarness) -> None:
 
 
 def test_a_lost_end_txn_answer(scene: Scenario) -> None:
-    """The broker has committed, and the worker cannot know: only the committed offsets say so.
+    """The broker has committed, but the response is lost: only the committed offsets show it.
 
-    The same topics then get what must not be there: a judge that finds nothing proves nothing.
+    Violations are then planted on the same topics, and the verifier has to find them.
     """
-    books = lost_end_txn_answer(scene)
-    assert verdict(books) == ""
+    state = lost_end_txn_answer(scene)
+    assert verdict(state) == ""
     assert scene.last is not None
-    planted = SeedWriter(scene.last, books).plant()
-    found = violations(read_books(scene.last))
+    planted = SeedWriter(scene.last, state).plant()
+    found = violations(read_state(scene.last))
     assert {Planted(one.kind, one.place) for one in found} == planted
     assert len(found) == len(planted)
 
@@ -61,7 +61,7 @@ def test_a_lost_end_txn_answer(scene: Scenario) -> None:
 def test_the_broker_goes_away_and_comes_back(
     make_stage: Callable[..., WorkerHarness], proxied_kafka: ProxiedKafka, simulator: Simulator
 ) -> None:
-    """Stopped in good order, then killed for longer than the worker's session, which is 3 s in tests."""
+    """Stopped cleanly, then killed for longer than the worker's session, which is 3 s in tests."""
     kafka = proxied_kafka.kafka
     stage = make_stage(bootstrap_servers=proxied_kafka.direct, simulator=simulator)
     stage.changes |= SMALL_BATCHES
@@ -80,7 +80,7 @@ def test_the_broker_goes_away_and_comes_back(
         print(f"\nbroker away for {away_s} s: all is done {time.monotonic() - back:.1f} s after it was back")
     progress.close()
     assert worker.stop() == 0
-    found = judge(stage)
+    found = verify_outputs(stage)
     assert len(found.outputs) == 5000
     paid_twice = found.paid_twice(stage.simulator.scored())
     print(f"{paid_twice} contacts paid twice")
@@ -103,7 +103,7 @@ def test_a_zombie_beside_its_successor(stage: WorkerHarness) -> None:
     progress.close()
     stage.wait_done(needs=successor)
     assert (zombie.stop(), successor.stop()) == (0, 0)
-    found = judge(stage)
+    found = verify_outputs(stage)
     assert len(found.outputs) == 5000
     paid_twice = found.paid_twice(stage.simulator.scored())
     print(f"\nzombie: nothing visible twice; {paid_twice} contacts paid twice")
@@ -133,9 +133,9 @@ class TestTheApiIsDown:
         stage.simulator.configure(quota=1_000_000)
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        found = judge(stage)
+        found = verify_outputs(stage)
         assert found.count("rejected") == 0
-        # Its account went with it: what was asked between the look and its end is missing in the sum.
+        # Its account is lost with it: requests between the last reading and its end are missing in the sum.
         account = Counter(before) + Counter(stage.simulator.scored())
         assert max(account.values()) <= 2
 
@@ -147,17 +147,17 @@ class TestTheApiIsDown:
         stage.wait(lambda: worker.why_not_ready().startswith("circuit open"), "a hold", needs=worker)
         assert "stream_scorer_circuit_breaker_open" in metrics(worker)
         stage.wait(lambda: failed_probes(worker) >= 5, "five probes", needs=worker)
-        assert judge(stage, everything=False).outputs == {}
+        assert verify_outputs(stage, everything=False).outputs == {}
         stage.simulator.clear_faults()
         stage.wait_done(needs=worker)
         stage.wait(worker.ready, "the worker to be ready again", needs=worker)
         assert worker.stop() == 0
-        found = judge(stage)
+        found = verify_outputs(stage)
         assert found.count("rejected") == 0
         assert found.paid_twice(stage.simulator.scored()) == 0
 
     def test_single_faults_are_retried(self, stage: WorkerHarness) -> None:
-        """429 with Retry-After, connections dropped before and after the work, time-outs, pages instead of JSON."""
+        """429 with Retry-After, connections dropped before and after scoring, time-outs, HTML instead of JSON."""
         stage.changes |= SMALL_BATCHES
         faults: tuple[dict[str, Any], ...] = (
             {"status": 429, "retry_after": 1},
@@ -174,11 +174,11 @@ class TestTheApiIsDown:
         worker = stage.start_ready(genesys__timeout_s="2")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        found = judge(stage)
+        found = verify_outputs(stage)
         assert found.count("rejected") == 0
         assert all(fault["fired"] for fault in stage.simulator.faults())
         paid_twice = found.paid_twice(stage.simulator.scored())
-        # Only where the work was done and the answer lost (dropped after it, too late) is anything paid twice.
+        # Only a lost response after scoring (dropped, too late) is billed twice.
         print(f"\npaid twice: {paid_twice}")
         assert paid_twice <= 2 * 50
 

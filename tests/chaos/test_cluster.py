@@ -1,4 +1,4 @@
-"""The harness starts a worker again that reached no broker at its start, and no other one."""
+"""The cluster restarts only a worker that reached no broker at its start."""
 
 from __future__ import annotations
 

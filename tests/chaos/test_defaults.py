@@ -1,7 +1,7 @@
-"""Faults of the API against a worker that is set as operators leave it: a full window, full batches, real backoff.
+"""Faults of the API against a worker with default settings: a full window, full batches, real backoff.
 
-The other scenarios have a small window and short waits, so that much happens in little time. What a full window costs,
-and whether partitions wait for each other, shows only here.
+The other scenarios have a small window and short waits, for short tests. The cost of a full
+window, and waits between partitions, show only here.
 """
 
 # ruff: noqa: T201 - measured figures are printed
@@ -16,7 +16,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contact, contacts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ DEFAULTS: Final[dict[str, Any]] = dict.fromkeys(
 )
 PHASE_S: Final = 15.0
 PER_SECOND: Final = 100
-# Half of the nodes behind the API are broken in one way; at last a shard of the contacts' ids is away.
+# Half of the nodes behind the API fail in one way; in the last case a shard of the contact ids is unavailable.
 PHASES: Final[dict[str, dict[str, Any]]] = {
     "400": {"status": 400, "share": 0.5},
     "404-html": {"status": 404, "body": "html", "share": 0.5},
@@ -55,7 +55,7 @@ VERSIONS: Final = 40
 
 
 class End(NamedTuple):
-    """How a worker ends in the middle of a backlog, and what the API does meanwhile."""
+    """The exit of a worker within a backlog, and the behaviour of the API meanwhile."""
 
     name: str
     signal: signal.Signals
@@ -90,7 +90,7 @@ def warm_up(stage: WorkerHarness, **settings: Any) -> WorkerProcess:
 
 
 def ticks(seconds: float, every_s: float) -> Iterator[int]:
-    """Numbers in the pace of a clock: a stream, whatever else this machine does."""
+    """Yield numbers at a fixed rate, independent of the load of the machine."""
     began, number = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         yield number
@@ -99,7 +99,7 @@ def ticks(seconds: float, every_s: float) -> Iterator[int]:
 
 
 def test_a_contact_that_hangs_blocks_no_other_partition(stage: WorkerHarness) -> None:
-    """Each request with it ends with its deadline of 30 s, until it is alone and waits in its retry topic."""
+    """Each request with it ends at its deadline of 30 s, until it is isolated and deferred."""
     worker = warm_up(stage)
     stage.simulator.add_fault(contact_id="HANGS", times=None, delay_ms=40_000)
     stage.produce([contact("HANGS", 0), *contacts(40_000, stage.partitions)])
@@ -124,7 +124,7 @@ def test_a_contact_that_hangs_blocks_no_other_partition(stage: WorkerHarness) ->
     print(f"\ndone after {done_at}; stood still for at most {longest} s")
     assert all(longest[number] < 10.0 for number in (1, 2, 3))
     assert worker.stop() == 0
-    verdict = judge(stage, may_wait=True)
+    verdict = verify_outputs(stage, may_wait=True)
     assert [message.key() for message in verdict.waiting.values()] == [b"HANGS"]
     assert verdict.count("rejected") == 0
 
@@ -142,7 +142,7 @@ def test_half_of_the_nodes_broken_and_a_shard_away_reject_no_contact(stage: Work
     stage.wait_done(needs=worker, limit_s=240)
     after_s = time.monotonic() - began
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     deferred = sum(output.header("deferred") is not None for output in verdict.outputs.values())
     billed = stage.simulator.stats().contacts_scored
     print(f"\n{stage.produced} contacts, {billed} billed, {deferred} deferred; all done {after_s:.0f} s after the end")
@@ -160,7 +160,7 @@ def test_an_api_that_is_slow_with_large_requests_is_billed_1_6_times_at_most(sta
     stage.produce(contacts(30_000, stage.partitions))
     took_s = stage.wait_done(needs=worker, limit_s=600)
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     billed = stage.simulator.stats().contacts_scored
     print(f"\n{stage.produced} contacts, {billed} billed; done after {took_s:.0f} s")
     assert len(verdict.outputs) == stage.produced
@@ -171,7 +171,7 @@ def test_an_api_that_is_slow_with_large_requests_is_billed_1_6_times_at_most(sta
 def test_forty_versions_at_once_wait_for_seconds(stage: WorkerHarness) -> None:
     """Ten events a second; each version may come next, as no producer deals them in turn.
 
-    Two events to a request are 5 requests a second, all of the quota: in strict turns a delay is never made up for.
+    Two events to a request are 5 requests a second, the whole quota: in strict rotation a delay is never recovered.
     """
     stage.simulator.configure(known_versions=None)
     worker = warm_up(stage)
@@ -182,7 +182,7 @@ def test_forty_versions_at_once_wait_for_seconds(stage: WorkerHarness) -> None:
     stage.wait_done(needs=worker)
     requests = stage.simulator.stats().requests_with("score", 200)
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     waited = [
         (output.written_ms - verdict.inputs[source].timestamp()[1]) / 1000
         for source, output in verdict.outputs.items()
@@ -195,7 +195,7 @@ def test_forty_versions_at_once_wait_for_seconds(stage: WorkerHarness) -> None:
 
 
 def test_five_percent_refused_are_held_until_the_api_takes_them(stage: WorkerHarness) -> None:
-    """More than one of a hundred: rejecting goes no further, and nothing is lost by it.
+    """More than one percent: further contacts are quarantined, and nothing is lost.
 
     With more requests a minute than by default: to find 500 refused contacts takes over a thousand.
     """
@@ -207,7 +207,7 @@ def test_five_percent_refused_are_held_until_the_api_takes_them(stage: WorkerHar
     stage.simulator.configure(refuse_prefix="")
     stage.wait_done(needs=worker, limit_s=300)
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     keys = {verdict.inputs[source].key() for source, output in verdict.outputs.items() if output.kind == "rejected"}
     requests = sum(stage.simulator.stats().requests["score"].values())
     print(f"\n{len(keys)} of 500 rejected, the others held and scored in the end; {requests} requests")
@@ -241,7 +241,7 @@ def test_ten_thousand_refused_contacts_leave_the_other_partitions_their_rate(sta
 
 
 def test_what_each_kind_of_end_buys_again(stage: WorkerHarness) -> None:
-    """In the middle of a backlog with a full window, one end after the other; the next worker shows the bill."""
+    """Each kind of exit within a backlog with a full window; the next worker shows the cost."""
     stage.simulator.configure(quota=1_000_000, latency_ms=300)
     settings = {**DEFAULTS, "genesys__requests_per_minute": "100000"}
     bills: dict[str, int] = {}
@@ -269,7 +269,7 @@ def test_what_each_kind_of_end_buys_again(stage: WorkerHarness) -> None:
     assert all(bill <= announced[name] + 2 * MAX_CONTROLS for name, bill in clean.items())
     assert all(bill <= IN_FLIGHT for bill in clean.values())
     assert bills["SIGKILL"] <= WINDOW + MAX_CONTROLS
-    assert judge(stage, may_wait=True).count("rejected") == 0
+    assert verify_outputs(stage, may_wait=True).count("rejected") == 0
 
 
 def _is_open(worker: WorkerProcess) -> bool:

@@ -1,4 +1,4 @@
-"""Workers and jobs of the desk are killed while rejected contacts are replayed: the books hold all the same."""
+"""Kills of workers and jobs of the desk while rejected contacts are replayed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from desk_harness import DeskHarness
-from expected_state import read_books
+from expected_state import read_state
 from scoring_harness import PATIENCE_S, contact, wait_until
 from verifier import verdict
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
 
 WRONG = {"previous_calls": "many", "avg_handle_time": 1.0, "last_contact_days": 1, "segment_id": "retired"}
-# Contacts in flight of a worker that is killed are paid once more.
+# Contacts in flight of a killed worker are billed once more.
 IN_FLIGHT = {"scoring__max_uncommitted": "200", "scoring__max_contacts": "50"}
 
 
@@ -58,10 +58,10 @@ def replay_under_kills(stage: WorkerHarness, *, rejected: int, good: int, kills:
     assert done["decided"] + done["skipped"].get("decided before", 0) == rejected
     stage.wait_done(needs=worker)
     assert worker.stop() == 0
-    books = read_books(stage, decisions=desk.topic)
-    books.good = {f"G-{n}".encode() for n in range(good)}
-    assert verdict(books) == ""
-    scored = [row.key for kind in ("scores", "review") for row in books.rows[kind]]
+    state = read_state(stage, decisions=desk.topic)
+    state.good = {f"G-{n}".encode() for n in range(good)}
+    assert verdict(state) == ""
+    scored = [row.key for kind in ("scores", "review") for row in state.rows[kind]]
     assert len(scored) == len(set(scored)) == rejected + good
     report = desk.call("reconcile", "--json")
     assert report.returncode == 0, json.loads(report.stdout)["findings"]

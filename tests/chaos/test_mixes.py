@@ -1,4 +1,4 @@
-"""Everything at once, on three real brokers: faults alone, then random mixes of them, judged by all the rules.
+"""Faults on three real brokers, alone and in random mixes, checked by all rules of the verifier.
 
 ``CHAOS_SEED`` replays one mix (``CHAOS_MINUTES``: how long), ``CHAOS_ONLY`` takes only faults with this in their name.
 """

@@ -1,6 +1,6 @@
-"""Would the harness see it? Each mistake that DESIGN.md warns of is made in a copy of the package, and caught.
+"""Mutation tests of the harness: each mistake that DESIGN.md warns of is made in a copy of the package and caught.
 
-That the code as it is passes the same scenarios is `test_steps.py`'s. Mistakes in the rules of
+`test_steps.py` runs the same scenarios with the present code. Mistakes in the rules of
 `core.scoring.response_policy` and its neighbours, and in the transactions of planner and deliverer, are each caught by
 one assertion of one unit test.
 """
@@ -52,13 +52,13 @@ def test_it_is_caught_by_its_own_assertion(mutant: Mutant, tmp_path: Path) -> No
 def test_it_is_caught(mutant: Mutant, scene: Scenario, tmp_path: Path) -> None:
     environment = mutant.plant(tmp_path / "mutant")
     try:
-        books = SCENARIOS[mutant.caught_by](replace(scene, code=environment))
+        state = SCENARIOS[mutant.caught_by](replace(scene, code=environment))
     except AssertionError as error:
         said = str(error)
         assert "partition assigned" in said, f"{mutant.name} did not even begin to work\n{said}"
         kinds = {STANDS_STILL}
     else:
-        kinds = {violation.kind for violation in violations(books)}
+        kinds = {violation.kind for violation in violations(state)}
     print(f"\n{mutant.name}: {', '.join(sorted(kinds))}")  # noqa: T201 - what it was caught by
     assert kinds & mutant.kinds, f"{mutant.name} was not caught as {mutant.kinds}: found {kinds or 'nothing'}"
 

@@ -1,4 +1,4 @@
-"""Everything gone for minutes: when it is back, every worker goes on by itself within 30 s."""
+"""Outages of minutes: afterwards every worker recovers within 30 s without intervention."""
 
 # ruff: noqa: T201 - measured figures are printed
 

@@ -1,4 +1,4 @@
-"""The quota at its real pace: minutes of it, with a worker in a process of its own."""
+"""Minutes of the quota in real time, with a worker in a process of its own."""
 
 # ruff: noqa: T201 - measured figures are printed
 
@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contacts
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def test_a_backlog_uses_97_percent_of_the_quota_and_earns_no_429(stage: WorkerHa
     assert refused == 0
     stage.wait_done(needs=worker, limit_s=120)
     assert worker.stop() == 0
-    assert len(judge(stage).outputs) == stage.produced
+    assert len(verify_outputs(stage).outputs) == stage.produced
 
 
 def test_a_quiet_stream_of_five_a_second(stage: WorkerHarness) -> None:
@@ -58,4 +58,4 @@ def test_a_quiet_stream_of_five_a_second(stage: WorkerHarness) -> None:
     print(f"\nfive contacts a second: {a_minute:.0f} requests a minute")
     assert a_minute <= 60
     assert worker.stop() == 0
-    assert len(judge(stage).outputs) == stage.produced
+    assert len(verify_outputs(stage).outputs) == stage.produced

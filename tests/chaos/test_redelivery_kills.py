@@ -1,4 +1,4 @@
-"""Campaign workers and jobs of the desk are killed while rejected callbacks are delivered again: the books hold."""
+"""Kills of campaign workers and jobs of the desk while rejected callbacks are redelivered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ONE_BY_ONE = {"callbacks__max_contacts": "1"}
 
 
 def read_campaign(desk: DeskHarness) -> ExpectedState:
-    """The books of a campaign worker and its desk."""
+    """Read the state of a campaign worker and its desk."""
     kinds = ("scores", "callbacks", "receipts")
     rows = read_rows(desk.stage, {**{kind: desk.stage.topics[kind] for kind in kinds}, "decisions": desk.topic})
     return ExpectedState({**rows, "features": [], "review": []}, {}, campaign=True)
@@ -67,9 +67,9 @@ def test_kills_of_workers_and_jobs(make_campaign: Callable[..., CallbacksHarness
     assert left["decided"] + left["skipped"].get("decided before", 0) == CALLBACKS
     stage.wait(lambda: len(stage.receipts()) >= 2 * CALLBACKS, "all receipts", needs=worker)
     assert worker.stop() == 0
-    books = read_campaign(desk)
-    assert [*broken_decisions(books), *broken_callbacks(books)] == []
-    again = [row for row in books.rows["callbacks"] if is_decided(row)]
-    assert len(decisions_of(books)) == len(again) == CALLBACKS
-    # A worker that was killed sends what was in flight once more, under the same id.
+    state = read_campaign(desk)
+    assert [*broken_decisions(state), *broken_callbacks(state)] == []
+    again = [row for row in state.rows["callbacks"] if is_decided(row)]
+    assert len(decisions_of(state)) == len(again) == CALLBACKS
+    # The successor of a killed worker repeats its deliveries in flight under the same id.
     assert min(one.accepted for one in receiver.callbacks().values()) == 2

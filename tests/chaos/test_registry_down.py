@@ -1,6 +1,6 @@
-"""The schema registry goes away while workers are at work: a world of its own, with one broker and two workers.
+"""Outage of the schema registry under load, with one broker and two workers.
 
-Known schemas go on. Records of a schema that was not fetched yet wait, also after a rebalance, and
+Records of known schemas are scored. Records of a schema that was not fetched yet wait, also after a rebalance, and
 are not rejected. A worker that starts meanwhile exits with one line, and its supervisor restarts it.
 """
 
@@ -45,19 +45,19 @@ _OWN_FRAME: Final = len(AUDIT.header)
 
 
 def framed(given: Iterable[Input], schema_id: int, before: bytes = ONE) -> Iterator[Input]:
-    """The same contacts by another writer, in the Confluent wire format."""
+    """Return the same contacts by another writer, in the Confluent wire format."""
     for one in given:
         assert one.value is not None
         yield replace(one, value=b"\0" + schema_id.to_bytes(4, "big") + before + one.value[_OWN_FRAME:])
 
 
 def on(partition: int, given: Iterable[Input]) -> Iterator[Input]:
-    """All of them on one partition."""
+    """Return all of them on one partition."""
     return (replace(one, partition=partition) for one in given)
 
 
 class RegistryWorld:
-    """A stage with a registry, and what writers have registered there."""
+    """A harness with a registry and the schemas of several writers."""
 
     def __init__(self, stage: ChaosHarness, url: str) -> None:
         self.stage = stage
@@ -75,16 +75,16 @@ class RegistryWorld:
             for kind, codec in kinds.items()
         }
 
-    def read_by_the_judge(self, books: ExpectedState) -> ExpectedState:
-        """The judge knows Avro's own framing: a value that is not framed for its subject stays, and is none for it."""
+    def reframed(self, state: ExpectedState) -> ExpectedState:
+        """Convert values to the single-object encoding of the verifier; other values stay unchanged."""
         for kind, (theirs, ours) in self._frames.items():
-            books.rows[kind] = [
+            state.rows[kind] = [
                 row._replace(value=ours + row.value.removeprefix(theirs))
                 if row.value is not None and row.value.startswith(theirs)
                 else row._replace(value=None)
-                for row in books.rows[kind]
+                for row in state.rows[kind]
             ]
-        return books
+        return state
 
     def _register_ours(self) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_"))}
@@ -112,16 +112,16 @@ def test_the_registry_goes_away(scene: Scenario, own_registry: EmbeddedRegistry)
         stage.wait(lambda: len(workers["one"].owned(features)) == half, "both to have their share")
         stage.produce(contacts(1000, stage.partitions))
         stage.produce(framed(contacts(1000, stage.partitions, "K"), world.known))
-        stage.wait_done()  # both have met the known writer
+        stage.wait_done()  # both have fetched the known schema
         own_registry.stop()
         began = time.monotonic()
 
-        # Known schemas go on, in both framings.
+        # Records of known schemas are scored, in both framings.
         stage.produce(contacts(1000, stage.partitions, "D"))
         stage.produce(framed(contacts(1000, stage.partitions, "L"), world.known))
         stage.wait_done(needs=workers["one"])
 
-        # Unknown ones wait, and what is behind them on their partitions; the other partitions go on.
+        # Records of unknown schemas wait, with those after them on their partitions; other partitions continue.
         ends = stage.ends()
         for number in (0, 2):
             stage.produce(framed(on(number, contacts(50, 1, f"U{number}")), world.late))
@@ -147,10 +147,10 @@ def test_the_registry_goes_away(scene: Scenario, own_registry: EmbeddedRegistry)
         stage.recover(FAULT, survivor)
         recovered_s = time.monotonic() - ended
         stage.start_ready(name=victim)
-        books = world.read_by_the_judge(stage.close())
+        state = world.reframed(stage.close())
 
-    found = verdict(books)
-    again = sum(times - 1 for times in (books.account or {}).values())
+    found = verdict(state)
+    again = sum(times - 1 for times in (state.account or {}).values())
     print(f"\nregistry away for {lasted_s:.0f} s: went on after {recovered_s:.1f} s, {again} paid again")
     note(
         faults=[FAULT],
@@ -160,9 +160,9 @@ def test_the_registry_goes_away(scene: Scenario, own_registry: EmbeddedRegistry)
         paid_again=again,
         allowed=MAX_UNCOMMITTED,
     )
-    number = len(books.rows["features"])
+    number = len(state.rows["features"])
     note(run=FAULT, seed=0, contacts=number, paid_again=again, violations=found.splitlines()[:1])
     assert found == ""
-    reasons = [row.own_header("error-detail") or "" for row in books.rows["rejected"]]
+    reasons = [row.own_header("error-detail") or "" for row in state.rows["rejected"]]
     assert len(reasons) == 2, "only what no registry knows is rejected"
     assert all(str(NOWHERE) in reason for reason in reasons)

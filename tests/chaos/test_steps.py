@@ -1,4 +1,4 @@
-"""Every scenario of `scenarios.py`, with the code as it is: nothing lost, doubled, out of order or paid too often."""
+"""Every scenario of `scenarios.py` with the present code: nothing lost, duplicated, reordered or billed too often."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(280)]
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_contract_holds(scene: Scenario, name: str) -> None:
-    books = SCENARIOS[name](scene)
-    assert verdict(books) == ""
-    print(f"\n{name}: {[f'{one.fault}: {one.seconds:.1f} s' for one in books.recoveries]}")  # noqa: T201
+    state = SCENARIOS[name](scene)
+    assert verdict(state) == ""
+    print(f"\n{name}: {[f'{one.fault}: {one.seconds:.1f} s' for one in state.recoveries]}")  # noqa: T201

@@ -1,4 +1,4 @@
-"""Workers on a machine whose calendar is wrong for a while, on the real broker."""
+"""Workers with a temporarily wrong system clock, on a real broker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR_S = 3600
 
 
 class WrongClock:
-    """A calendar of processes that is wrong by as many seconds as its file has."""
+    """A system clock of processes with the offset in seconds that is in its file."""
 
     def __init__(self, folder: Path) -> None:
         library = build_clock(folder)
@@ -61,7 +61,7 @@ def test_fresh_contacts_that_were_read_with_a_wrong_clock_are_scored(
     clock.set(hours * HOUR_S)
     stage.changes |= clock.environment
     worker = stage.start_ready("--from", "earliest", scoring__max_event_age_s="7200")
-    if hours > 0:  # the broker refuses times that are more than an hour ahead
+    if hours > 0:  # the broker rejects times more than an hour ahead
         stage.wait(lambda: has_a_wrong_clock(worker), "the worker to name its clock", needs=worker)
         stage.wait(lambda: "clock is wrong" in worker.why_not_ready(), "the reason in /readyz", needs=worker)
         assert all(commit.offset == 0 for commit in stage.commits().values())
@@ -80,7 +80,7 @@ def replace_topic(stage: WorkerHarness, topic: str) -> None:
 
     def is_created() -> bool:
         [future] = admin.create_topics([NewTopic(topic, 1, 1)], operation_timeout=30).values()
-        return future.exception(30) is None  # until the deletion has reached the broker, it exists
+        return future.exception(30) is None  # the topic exists until the deletion has reached the broker
 
     wait_until(is_created, f"topic {topic} to be created again")
     wait_until(lambda: stage.commits() == {}, "the commits of the former topic to be dropped")
@@ -105,7 +105,7 @@ def test_a_new_topic_that_is_accepted_with_a_wrong_clock_is_judged(
     worker = stage.start_ready("--new-topic", "--from", "earliest")
     assert worker.stop() == 0
     stage.changes = accepting
-    stage.produce(contacts(20, 1))  # the same contacts in the same places
+    stage.produce(contacts(20, 1))  # the same contacts at the same offsets
     report = reconcile(settings)
     assert (report.totals.inputs, report.totals.waiting, report.counts) == (0, 20, {}), report.findings
     worker = stage.start_ready()

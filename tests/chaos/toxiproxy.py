@@ -1,4 +1,4 @@
-"""Toxiproxy, built from its Go module into the cache folder: `Link`s in a process of their own.
+"""Toxiproxy, built from its Go module into the cache folder: `Link`s in a separate process.
 
 Without Go, the slower proxy of `tcp_proxy.py` does the same; `open_links` chooses between the two.
 """
@@ -32,7 +32,7 @@ _CALL_S: Final = 10.0
 
 @contextmanager
 def open_links() -> Iterator[tuple[str, Callable[[int], Link]]]:
-    """What makes the links, in words, and the function that makes one to a port of this machine."""
+    """Yield the kind of the links as text and the function that creates one to a local port."""
     binary = toxiproxy_binary()
     if binary is None:
         made: list[TcpProxy] = []
@@ -52,7 +52,7 @@ def open_links() -> Iterator[tuple[str, Callable[[int], Link]]]:
 
 
 def toxiproxy_binary() -> Path | None:
-    """The server, built once; None where that is not possible."""
+    """Return the server binary, built once; None where that is impossible."""
     folder = default_cache_dir() / f"toxiproxy-{_VERSION}"
     binary = folder / "server"
     if not binary.exists():
@@ -94,11 +94,11 @@ class Toxiproxy:
         self._process.wait(_CALL_S)
 
     def link(self, upstream_port: int) -> Link:
-        """A new way to a port of this machine."""
+        """Create a link to a local port."""
         return ToxicLink(self, upstream_port)
 
     def call(self, method: str, path: str, content: Any = None) -> None:
-        """Steers it; a thing that is gone already may be deleted."""
+        """Call its API; deleting an absent resource is no error."""
         answer = self._session.request(method, self._url + path, json=content, timeout=_CALL_S)
         if not (answer.ok or (method == "DELETE" and answer.status_code == requests.codes.not_found)):
             raise AssertionError(f"Toxiproxy: {method} {path}: {answer.status_code} {answer.text}")

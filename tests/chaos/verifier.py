@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from expected_state import ExpectedState, Row
 
 OUTCOMES = {"scores": "SCORED", "review": "REVIEW", "rejected": "REJECTED"}
-# A process settles in its first third; what it takes beyond this after that, it does not give back.
+# Memory settles in the first third of a run; growth beyond this afterwards counts as a leak.
 GROWTH_SHARE, GROWTH_MIB = 1.2, 24.0
 _FEWEST_SAMPLES = 12
 
 
 class Violation(NamedTuple):
-    """One thing that must not be: what kind, where, and what is wrong."""
+    """A violation of the contract: kind, location, and description."""
 
     kind: str
     place: str
@@ -37,36 +37,36 @@ class Violation(NamedTuple):
         return f"{self.kind}: {self.place}: {self.text}"
 
 
-def violations(books: ExpectedState) -> list[Violation]:
-    """Everything that is wrong; an empty list: the contract held."""
-    committed = _committed(books)
-    outputs, found = _by_source(books)
+def violations(state: ExpectedState) -> list[Violation]:
+    """Return all violations; an empty list if the contract was kept."""
+    committed = _committed(state)
+    outputs, found = _by_source(state)
     entries: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    found += [*_broken_chains(books, entries)]
-    waiting, twice = _waiting(books)
+    found += [*_broken_chains(state, entries)]
+    waiting, twice = _waiting(state)
     found += twice
     found += [*_broken_waits(committed, outputs, entries, waiting)]
-    found += [*_broken_invariant(committed, outputs, entries, waiting, books)]
-    found += [*_wrongly_rejected(books)]
+    found += [*_broken_invariant(committed, outputs, entries, waiting, state)]
+    found += [*_wrongly_rejected(state)]
     found += [*_out_of_order(outputs)]
     for source in committed.keys() & outputs.keys() & entries.keys():
         found += [*_mismatches(source, committed[source], outputs[source], entries[source])]
-    found += [*_overpaid(books, entries)]
-    found += [Violation(*one) for one in broken_decisions(books)]
-    if books.campaign:
-        found += [Violation(*one) for one in broken_callbacks(books)]
-    if books.needless_failures:
-        found.append(Violation("failed", "transactions", f"{books.needless_failures} failed with healthy brokers"))
-    for recovery in books.recoveries:
+    found += [*_overpaid(state, entries)]
+    found += [Violation(*one) for one in broken_decisions(state)]
+    if state.campaign:
+        found += [Violation(*one) for one in broken_callbacks(state)]
+    if state.needless_failures:
+        found.append(Violation("failed", "transactions", f"{state.needless_failures} failed with healthy brokers"))
+    for recovery in state.recoveries:
         if recovery.seconds > recovery.limit_s:
             text = f"went on after {recovery.seconds:.1f} s, {recovery.limit_s:g} s are allowed"
             found.append(Violation("slow", recovery.fault, text))
-    return [*found, *_grown(books)]
+    return [*found, *_grown(state)]
 
 
-def verdict(books: ExpectedState, most: int = 20) -> str:
-    """The violations as lines, the first of each kind before the rest; empty where there are none."""
-    found = violations(books)
+def verdict(state: ExpectedState, most: int = 20) -> str:
+    """Return the violations as lines, the first of each kind before the rest; empty without any."""
+    found = violations(state)
     counts = Counter(violation.kind for violation in found)
     seen: Counter[str] = Counter()
     ranked = []
@@ -77,11 +77,11 @@ def verdict(books: ExpectedState, most: int = 20) -> str:
     return "\n".join([", ".join(f"{number} x {kind}" for kind, number in counts.items()), *lines]) if found else ""
 
 
-def _committed(books: ExpectedState) -> dict[str, Row]:
-    """The inputs between the group's start and its committed offset, by place."""
+def _committed(state: ExpectedState) -> dict[str, Row]:
+    """Return the inputs between the group's start and its committed offset, by location."""
     below = {}
-    for row in books.rows["features"]:
-        commit = books.commits.get(row.partition)
+    for row in state.rows["features"]:
+        commit = state.commits.get(row.partition)
         if (
             commit is not None
             and int(commit.metadata.partition(";")[0].removeprefix("start=")) <= row.offset < commit.offset
@@ -90,11 +90,11 @@ def _committed(books: ExpectedState) -> dict[str, Row]:
     return below
 
 
-def _by_source(books: ExpectedState) -> tuple[dict[str, tuple[str, Row]], list[Violation]]:
+def _by_source(state: ExpectedState) -> tuple[dict[str, tuple[str, Row]], list[Violation]]:
     outputs: dict[str, tuple[str, Row]] = {}
     found = []
     for kind in OUTCOMES:
-        for row in books.rows[kind]:
+        for row in state.rows[kind]:
             if is_decided(row):
                 continue
             source = row.own_header("source")
@@ -107,14 +107,14 @@ def _by_source(books: ExpectedState) -> tuple[dict[str, tuple[str, Row]], list[V
     return outputs, found
 
 
-def _waiting(books: ExpectedState) -> tuple[dict[str, Row], list[Violation]]:
-    """The contacts of this group in the retry topics that it has not committed, by source."""
+def _waiting(state: ExpectedState) -> tuple[dict[str, Row], list[Violation]]:
+    """Return the uncommitted contacts of this group in the retry topics, by source."""
     waiting: dict[str, Row] = {}
     found = []
-    for kind in filter(lambda kind: kind.startswith("retry-"), books.rows):
-        for row in books.rows[kind]:
-            is_taken = row.offset < books.retry_commits.get((row.topic, row.partition), 0)
-            if is_taken or row.own_header("group") != books.group_id:
+    for kind in filter(lambda kind: kind.startswith("retry-"), state.rows):
+        for row in state.rows[kind]:
+            is_taken = row.offset < state.retry_commits.get((row.topic, row.partition), 0)
+            if is_taken or row.own_header("group") != state.group_id:
                 continue
             source = row.own_header("source") or ""
             if source in waiting:
@@ -140,7 +140,7 @@ def _broken_invariant(
     outputs: dict[str, Any],
     entries: dict[str, Any],
     waiting: dict[str, Row],
-    books: ExpectedState,
+    state: ExpectedState,
 ) -> Iterator[Violation]:
     for source in committed.keys() - outputs.keys() - waiting.keys():
         yield Violation("lost", source, "is committed, has no output and waits in no retry topic")
@@ -151,18 +151,18 @@ def _broken_invariant(
     for source in entries.keys() - committed.keys():
         yield Violation("early", source, "has an audit entry and is not committed")
     ends: dict[int, int] = {}
-    for row in books.rows["features"]:
+    for row in state.rows["features"]:
         ends[row.partition] = row.offset
     for partition, last in ends.items():
-        commit = books.commits.get(partition)
+        commit = state.commits.get(partition)
         if commit is None or commit.offset <= last:
             text = f"the group stands at {commit.offset if commit else 'no commit'}, the last record at {last}"
             yield Violation("stuck", f"partition {partition}", text)
 
 
-def _wrongly_rejected(books: ExpectedState) -> Iterator[Violation]:
-    for row in books.rows["rejected"]:
-        if row.key in books.good:
+def _wrongly_rejected(state: ExpectedState) -> Iterator[Violation]:
+    for row in state.rows["rejected"]:
+        if row.key in state.good:
             reason = row.own_header("error-reason")
             yield Violation("good contact rejected", row.place, f"{row.own_header('source')} for {reason}")
 
@@ -183,11 +183,11 @@ def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:
 
 
 def _broken_chains(
-    books: ExpectedState, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]
+    state: ExpectedState, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]
 ) -> Iterator[Violation]:
     """Verifies every chain, and collects the entries by their source."""
     tips: dict[str, tuple[int, bytes]] = {}
-    for row, event in books.audit_events():
+    for row, event in state.audit_events():
         chain = event["chain_id"]
         sequence, tip = tips.get(chain, (0, b""))
         if row.key != chain.encode():
@@ -227,28 +227,28 @@ def _mismatches(source: str, row: Row, output: tuple[str, Row], audit: Any) -> I
             yield Violation("mismatch", out.place, f"{name} is not that of its audit entry")
 
 
-def _overpaid(books: ExpectedState, entries: dict[str, Any]) -> Iterator[Violation]:
-    if books.account is None:
+def _overpaid(state: ExpectedState, entries: dict[str, Any]) -> Iterator[Violation]:
+    if state.account is None:
         return
     needed: Counter[str] = Counter()
     for entry, _ in entries.values():
-        # What was scored and then refused by the broker was needed once as well.
+        # A score that the broker rejected was needed once as well.
         if entry["outcome"] != "REJECTED" or tuple(entry["reasons"]) == ("unpublishable",):
             needed[entry["contact_id"]] += 1
     for contact_id, times in needed.items():
-        if books.account.get(contact_id, 0) < times:
+        if state.account.get(contact_id, 0) < times:
             yield Violation(
-                "unpaid", contact_id, f"has {times} scores, the API gave {books.account.get(contact_id, 0)}"
+                "unpaid", contact_id, f"has {times} scores, the API gave {state.account.get(contact_id, 0)}"
             )
-    again = sum(books.account.values()) - sum(needed.values())
-    if again > books.may_be_paid_again:
-        worst = max(books.account, key=lambda contact_id: books.account[contact_id] - needed[contact_id])  # type: ignore[index]
-        text = f"{again} contacts were paid once more, {books.may_be_paid_again} are allowed"
+    again = sum(state.account.values()) - sum(needed.values())
+    if again > state.may_be_paid_again:
+        worst = max(state.account, key=lambda contact_id: state.account[contact_id] - needed[contact_id])  # type: ignore[index]
+        text = f"{again} contacts were paid once more, {state.may_be_paid_again} are allowed"
         yield Violation("overpaid", f"the API's account (worst: {worst})", text)
 
 
-def _grown(books: ExpectedState) -> Iterator[Violation]:
-    for memory in books.memory:
+def _grown(state: ExpectedState) -> Iterator[Violation]:
+    for memory in state.memory:
         third = len(memory.mib) // 3
         if len(memory.mib) < _FEWEST_SAMPLES:
             continue

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contact, contacts
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_no_outage_rejects_a_contact(stage: WorkerHarness) -> None:
         stage.simulator.clear_faults()
         stage.wait_done(needs=worker)
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     assert verdict.count("rejected") == 0
     assert [source for source, output in verdict.outputs.items() if output.header("deferred")] == []
     assert billed_again(stage) <= MAX_CONTROLS
@@ -89,7 +89,7 @@ def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: Worke
     requests = stage.simulator.stats().requests["score"]
     assert worker.running
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     assert verdict.reasons() == {"refused_by_api": 2}
     rejected = {key: verdict.by_contact(key)[0] for key in ("WAF", "ODD")}
     assert {key: one.header("error-status") for key, one in rejected.items()} == {"WAF": "403", "ODD": "409"}
@@ -105,7 +105,7 @@ def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(s
     stage.produce(contacts(8_000, stage.partitions))
     assert stage.wait_done(needs=worker) < 60.0
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     assert len(verdict.outputs) == stage.produced
     assert verdict.count("rejected") == 0
     assert billed_again(stage) <= MAX_CONTROLS
@@ -132,7 +132,7 @@ def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: WorkerHarness)
     # A partition that is done after ten seconds has stood still for no longer.
     assert max(done_at[number] for number in (1, 2, 3)) < 10.0, done_at
     assert worker.stop() == 0
-    verdict = judge(stage, may_wait=True)
+    verdict = verify_outputs(stage, may_wait=True)
     assert [message.key() for message in verdict.waiting.values()] == [b"POISON"]
     assert verdict.count("rejected") == 0
     assert billed_again(stage) <= MAX_CONTROLS
@@ -152,7 +152,7 @@ def test_a_shard_that_is_away_for_a_while_is_billed_twice_and_then_once_a_round(
     stage.simulator.clear_faults()
     stage.wait_done(needs=worker)
     assert worker.stop() == 0
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     assert len(verdict.outputs) == stage.produced
     assert verdict.count("rejected") == 0
     assert sum(output.header("deferred") is not None for output in verdict.outputs.values()) > 500

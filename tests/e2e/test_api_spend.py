@@ -99,7 +99,7 @@ def others_come_one_by_one(case: Case) -> None:
 
 def good_ones_follow(case: Case) -> None:
     """A few at a time, as in a stream, until all are done: their successes are evidence."""
-    retries, progress = case.arena.watch_retries(), case.arena.watch()
+    retries, progress = case.harness.watch_retries(), case.harness.watch()
     numbers = count()
 
     def all_done() -> bool:

@@ -78,7 +78,7 @@ def test_the_campaign_manager_knows_exactly_the_high_scores(
     assert set(receiver.contacts()) == high
     stats = receiver.stats()
     assert (stats.changed, stats.unverified) == (0, 0), "a repeat is the same bytes under the same id"
-    assert campaign.judge() == {"DELIVERED": sum(score["score"] >= THRESHOLD for score in scores)}
+    assert campaign.verify_receipts() == {"DELIVERED": sum(score["score"] >= THRESHOLD for score in scores)}
     topics = {f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in campaign.topics.items()}
     report = json.loads(run("reconcile", "--json", settings={**stage.settings(), **topics}))
     assert report["holds"]

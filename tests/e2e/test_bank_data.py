@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from worker_harness import ROOT
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_all_are_scored_and_what_was_imputed_is_named(stage: WorkerHarness) -> N
     assert loaded.returncode == 0, loaded.stderr
     stage.wait_done(needs=worker)
     assert worker.stop() == 0
-    verdict = judge(stage)  # exactly once, in order, audited
+    verdict = verify_outputs(stage)  # exactly once, in order, audited
     assert len(verdict.outputs) == 20_000
     assert verdict.count("rejected") == 0
     with BANK.open(encoding="utf-8", newline="") as file:

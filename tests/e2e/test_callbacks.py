@@ -1,4 +1,4 @@
-"""``stream-scorer callbacks`` on a real broker, from the scores topic to a campaign manager that keeps books."""
+"""``stream-scorer callbacks`` on a real broker, from the scores topic to a campaign manager with a delivery log."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TestDelivery:
         stage.put(score(f"c{n}", n % 100 / 100, campaign_id=(None, "spring", "autumn")[n % 3]) for n in range(1000))
         worker = stage.start()
         stage.wait_receipts(250, needs=worker)
-        assert stage.judge() == {"DELIVERED": 250}
+        assert stage.verify_receipts() == {"DELIVERED": 250}
         assert receiver.contacts() == {f"c{n}": 1 for n in range(1000) if n % 100 >= 75}
         stats = receiver.stats()
         assert (stats.repeats, stats.changed, stats.unverified) == (0, 0, 0)
@@ -78,7 +78,7 @@ class TestDelivery:
             worker.kill()
         worker = stage.start(name="w")
         stage.wait_receipts(600, needs=worker)
-        assert stage.judge() == {"DELIVERED": 600}
+        assert stage.verify_receipts() == {"DELIVERED": 600}
         stats = receiver.stats()
         assert (stats.contacts, stats.changed, stats.unverified) == (600, 0, 0)
         assert set(receiver.contacts().values()) == {1}
@@ -95,7 +95,7 @@ class TestDelivery:
         stage.put(score(f"b{n}", campaign_id=f"k{n}") for n in range(150))
         assert first.stop() == 0, first.log()
         stage.wait_receipts(300, needs=second)
-        assert stage.judge() == {"DELIVERED": 300}
+        assert stage.verify_receipts() == {"DELIVERED": 300}
         assert receiver.stats().repeats == 0
         assert second.stop() == 0
 
@@ -127,7 +127,7 @@ class TestTrouble:
         stage.wait(lambda: len(stage.read(stage.tier(1))) >= 3, "all in the first tier", needs=worker)
         receiver.clear_faults()
         stage.wait_receipts(300, needs=worker)
-        assert stage.judge() == {"DELIVERED": 300}
+        assert stage.verify_receipts() == {"DELIVERED": 300}
         stats = receiver.stats()
         assert (stats.contacts, stats.repeats, stats.changed) == (300, 0, 0)
         planned = {one["callback_id"]: one["body"] for one in stage.callbacks()}
@@ -153,7 +153,7 @@ class TestTrouble:
         assert stage.receipts() == [], "longer than all rounds together, and none is refused"
         receiver.clear_faults()
         stage.wait_receipts(200, needs=worker)
-        assert stage.judge() == {"DELIVERED": 200}
+        assert stage.verify_receipts() == {"DELIVERED": 200}
         assert receiver.stats().repeats == 0
         assert worker.ready()
         [opened] = worker.said("circuit opened")
@@ -191,7 +191,7 @@ class TestTrouble:
         assert [one for one in stage.receipts() if one["outcome"] != "DELIVERED"] == []
         receiver.clear_faults()
         stage.wait_receipts(scores, needs=worker, limit_s=300)
-        assert stage.judge() == {"DELIVERED": scores}
+        assert stage.verify_receipts() == {"DELIVERED": scores}
         assert receiver.stats().changed == 0
 
     def test_a_callback_is_given_up_and_logged_after_the_last_retry_topic(
@@ -201,7 +201,7 @@ class TestTrouble:
         stage.put([score("a"), score("b", campaign_id="autumn")])
         worker = stage.start(callbacks__retry_delays_s="[0.2, 0.4]")
         stage.wait_receipts(2, needs=worker)
-        assert stage.judge() == {"DELIVERED": 1, "GAVE_UP": 1}
+        assert stage.verify_receipts() == {"DELIVERED": 1, "GAVE_UP": 1}
         [given_up] = [receipt for receipt in stage.receipts() if receipt["outcome"] == "GAVE_UP"]
         assert (given_up["attempts"], given_up["http_status"]) == (9, 500)
         [rejected] = stage.read("callbacks_rejected")
@@ -217,7 +217,7 @@ class TestTrouble:
         stage.put([score("a"), score("b", campaign_id="autumn")])
         worker = stage.start(callbacks__retry_delays_s="[0.2, 0.4]")
         stage.wait_receipts(2, needs=worker)
-        assert stage.judge() == {"DELIVERED": 1, "REFUSED": 1}
+        assert stage.verify_receipts() == {"DELIVERED": 1, "REFUSED": 1}
         [rejected] = stage.read("callbacks_rejected")
         assert rejected.headers["stream-scorer-error-reason"] == b"refused"
         assert receiver.stats().callbacks == 1
@@ -235,7 +235,7 @@ class TestTrouble:
         passed = [len(stage.read(stage.tier(number))) for number in (1, 2, 3, 4)]
         assert passed[3] >= 1, "it waits in the longest tier that is not longer than its wait"
         assert sum(passed) <= 8, "and is written again a few times only"
-        assert stage.judge() == {"DELIVERED": 1}
+        assert stage.verify_receipts() == {"DELIVERED": 1}
 
     def test_a_campaign_that_is_switched_off_waits_and_the_others_go_on(
         self, stage: CallbacksHarness, receiver: Receiver
@@ -257,7 +257,7 @@ class TestTrouble:
         assert {receipt["campaign_id"] for receipt in stage.receipts()} == {"k0", "k1", "k2"}
         receiver.clear_faults()
         stage.wait_receipts(120, needs=worker)
-        assert stage.judge() == {"DELIVERED": 120}
+        assert stage.verify_receipts() == {"DELIVERED": 120}
         assert worker.said("circuit opened") == []
 
     # `make chaos` measures it, where no other test runs.
@@ -295,7 +295,7 @@ class TestPlanning:
         stage.put([score("old", scored_at=old), score("older", scored_at=0), score("new")])
         worker = stage.start()
         stage.wait_receipts(3, needs=worker)
-        assert stage.judge() == {"DELIVERED": 1, "EXPIRED": 2}
+        assert stage.verify_receipts() == {"DELIVERED": 1, "EXPIRED": 2}
         assert receiver.contacts() == {"new": 1}
         [expired] = [receipt for receipt in stage.receipts() if receipt["outcome"] == "EXPIRED"]
         assert (expired["attempts"], expired["http_status"], sorted(expired["contact_ids"])) == (
@@ -410,7 +410,7 @@ class TestWhatAnOperatorSees:
         assert "callbacks.group_id back" in line
         back = stage.start()
         stage.wait_receipts(20, needs=back)
-        assert stage.judge() == {"DELIVERED": 20}
+        assert stage.verify_receipts() == {"DELIVERED": 20}
         assert receiver.contacts() == {f"a{n}": 1 for n in range(20)}
 
     def test_another_target_holds_what_waits_and_the_former_one_delivers_it(
@@ -437,7 +437,7 @@ class TestWhatAnOperatorSees:
         assert (target or b"").startswith(b"webhook http://127.0.0.1:")
         back = stage.start(callbacks__retry_delays_s=delays)
         stage.wait_receipts(5, needs=back)
-        assert stage.judge() == {"DELIVERED": 5}
+        assert stage.verify_receipts() == {"DELIVERED": 5}
         assert receiver.stats().repeats == 0
 
     def test_one_loop_that_cannot_go_on_ends_the_other_in_order(

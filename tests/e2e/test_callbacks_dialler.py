@@ -80,7 +80,7 @@ def test_contacts_without_a_number_delay_no_other_contact(
     campaign.put(score(f"with-{number}", attributes={"phone": f"+49-{number}"}) for number in range(5))
     worker = campaign.start()
     campaign.wait_receipts(35, needs=worker)
-    assert campaign.judge() == {"REFUSED": 30, "DELIVERED": 5}
+    assert campaign.verify_receipts() == {"REFUSED": 30, "DELIVERED": 5}
     assert worker.ready(), worker.log()
     assert not worker.said("circuit opened")
 
@@ -136,7 +136,7 @@ def test_no_contact_is_dialled_twice_for_one_score(
         worker.kill()
         worker = campaign.start(name="dialler")
     campaign.wait_receipts(put, needs=worker, limit_s=180)
-    outcomes = campaign.judge()
+    outcomes = campaign.verify_receipts()
     campaign.wait(worker.ready, "the last worker to be ready", needs=worker)
     assert worker.stop() == 0, worker.log()
     for list_id in ("simulator-list", "autumn-list"):

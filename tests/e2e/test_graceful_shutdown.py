@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contact, contacts
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def stop_and_go_on(stage: WorkerHarness, *, after: int) -> int:
     assert worker.stop() == 0, worker.log()
     [drained] = worker.said("drained")
     assert drained["contacts_sent_again"] == 0
-    assert judge(stage, everything=False, may_wait=True).paid_twice(stage.simulator.scored()) <= MAX_CONTROLS
+    assert verify_outputs(stage, everything=False, may_wait=True).paid_twice(stage.simulator.scored()) <= MAX_CONTROLS
     successor = stage.start_ready()
     stage.produce([contact("the-last-one")])  # a deferred contact waits for another one to be compared with
     stage.wait_done(needs=successor)
     assert successor.stop() == 0
-    return judge(stage).paid_twice(stage.simulator.scored())
+    return verify_outputs(stage).paid_twice(stage.simulator.scored())
 
 
 def test_in_the_middle_of_a_search_for_a_refused_contact(stage: WorkerHarness) -> None:

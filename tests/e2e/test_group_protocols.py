@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contacts
 from worker_harness import QUICK_PROPERTIES
 
@@ -126,5 +126,5 @@ def test_workers_come_and_go(
     report = reconcile(load_settings(environ=stage.settings()))
     assert report.is_balanced, report.findings
     assert (first.stop(), third.stop()) == (0, 0), stage.last_words()
-    assert len(judge(stage).outputs) == stage.produced
+    assert len(verify_outputs(stage).outputs) == stage.produced
     assert [worker.errors() for worker in (first, second, third)] == [[], [], []]

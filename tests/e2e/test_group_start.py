@@ -49,17 +49,17 @@ def refused(settings: Settings) -> str:
 
 
 def test_a_scoring_group_does_not_start_over_beside_emptied_outputs(broker: Broker) -> None:
-    arena = ScoringHarness(broker.bootstrap_servers, partitions=2)
-    settings = load_settings(environ=arena.settings())
+    harness = ScoringHarness(broker.bootstrap_servers, partitions=2)
+    settings = load_settings(environ=harness.settings())
     for kind in ("audit", "rejected", "review", "scores"):
-        write_and_delete(broker.bootstrap_servers, arena.topics[kind])
+        write_and_delete(broker.bootstrap_servers, harness.topics[kind])
         message = refused(settings)
-        assert f"topic {arena.topics[kind]} has been written to already" in message
+        assert f"topic {harness.topics[kind]} has been written to already" in message
         assert "--from earliest" in message
-        assert arena.commits() == {}
-    allowed = load_settings(environ={**arena.settings(), "STREAM_SCORER_KAFKA__ALLOW_NEW_GROUP": "true"})
+        assert harness.commits() == {}
+    allowed = load_settings(environ={**harness.settings(), "STREAM_SCORER_KAFKA__ALLOW_NEW_GROUP": "true"})
     write_start(allowed, scoring_start(allowed), chosen=False)
-    begun = {number: parse_metadata(commit.metadata) for number, commit in arena.commits().items()}
+    begun = {number: parse_metadata(commit.metadata) for number, commit in harness.commits().items()}
     assert begun[0] == begun[1]
     assert begun[0].start == 0
     assert begun[0].topic_id
@@ -86,23 +86,23 @@ def test_a_planning_group_does_not_start_over_beside_emptied_receipts_or_callbac
 
 def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(broker: Broker) -> None:
     """Where Kafka has not dropped them: written by a worker when the topic was deleted already."""
-    arena = ScoringHarness(broker.bootstrap_servers, partitions=2)
-    settings = load_settings(environ=arena.settings())
-    start = scoring_start(settings, arena.retries)
+    harness = ScoringHarness(broker.bootstrap_servers, partitions=2)
+    settings = load_settings(environ=harness.settings())
+    start = scoring_start(settings, harness.retries)
     assert write_start(settings, start, chosen=True) == StartReport()
-    present = parse_metadata(arena.commits()[0].metadata).topic_id
+    present = parse_metadata(harness.commits()[0].metadata).topic_id
     former = str(CommitMetadata(0, "former", others=(("lane", "2"),)))
-    with arena.reader(arena.group_id) as reader:
-        places = [TopicPartition(arena.topics["features"], number, 40, former) for number in range(2)]
+    with harness.reader(harness.group_id) as reader:
+        places = [TopicPartition(harness.topics["features"], number, 40, former) for number in range(2)]
         reader.commit(offsets=places, asynchronous=False)
     with pytest.raises(BrokerRefused, match=rf"\(id former\), not of the present one \(id {present}\)"):
         write_start(settings, start, chosen=True)
-    arena.produce(contacts(3, 2))
+    harness.produce(contacts(3, 2))
     with pytest.raises(CheckFailed, match="none of its 3 records counts as finished"):
         reconcile(settings)
     report = write_start(settings, start, chosen=True, new_topic=True)
-    assert report == StartReport(replaced=(arena.topics["features"],))
-    for commit in arena.commits().values():
+    assert report == StartReport(replaced=(harness.topics["features"],))
+    for commit in harness.commits().values():
         accepted = parse_metadata(commit.metadata)
         assert (commit.offset, accepted.start, accepted.topic_id) == (0, 0, present)
         assert accepted.since_ms is not None
@@ -111,13 +111,13 @@ def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(bro
 
 def test_an_output_that_is_dated_far_ahead_does_not_hide_the_outcomes_of_a_new_topic(broker: Broker) -> None:
     """Its time would be the bound of the new topic's outputs, so none of them would count for hours."""
-    arena = ScoringHarness(broker.bootstrap_servers, partitions=2)
-    settings, scores = load_settings(environ=arena.settings()), arena.topics["scores"]
-    start = scoring_start(settings, arena.retries)
+    harness = ScoringHarness(broker.bootstrap_servers, partitions=2)
+    settings, scores = load_settings(environ=harness.settings()), harness.topics["scores"]
+    start = scoring_start(settings, harness.retries)
     write_start(settings, start, chosen=True)
     former = str(CommitMetadata(0, "former"))
-    with arena.reader(arena.group_id) as reader:
-        places = [TopicPartition(arena.topics["features"], number, 40, former) for number in range(2)]
+    with harness.reader(harness.group_id) as reader:
+        places = [TopicPartition(harness.topics["features"], number, 40, former) for number in range(2)]
         reader.commit(offsets=places, asynchronous=False)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     any_time = ConfigEntry("message.timestamp.after.max.ms", str(2**62), incremental_operation=AlterConfigOpType.SET)
@@ -133,11 +133,11 @@ def test_an_output_that_is_dated_far_ahead_does_not_hide_the_outcomes_of_a_new_t
     with pytest.raises(BrokerRefused) as caught:
         write_start(settings, start, chosen=True, new_topic=True)
     assert f"{scores}/1: the record at offset 1 is dated 3.0 hours ahead" in str(caught.value)
-    assert {commit.offset for commit in arena.commits().values()} == {40}
+    assert {commit.offset for commit in harness.commits().values()} == {40}
     for deleted in admin.delete_records([TopicPartition(scores, 1, 2)]).values():
         deleted.result(30)
     write_start(settings, start, chosen=True, new_topic=True)
-    since_ms = {parse_metadata(commit.metadata).since_ms for commit in arena.commits().values()}
+    since_ms = {parse_metadata(commit.metadata).since_ms for commit in harness.commits().values()}
     [bound_ms] = since_ms
     assert bound_ms is not None
     assert now_ms < bound_ms <= time.time_ns() // 1_000_000 + 1, "the deleted record is no bound"

@@ -8,7 +8,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contacts, wait_until
 from support_fast import FastHarness, run_clocks_fast
 
@@ -69,7 +69,7 @@ def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch)
                 f"\n{name}: {share:.1%} of {quota} a minute over {int(MINUTES)} minutes, {len(harness.refused)} x 429"
             )
             harness.stop_workers()
-            verdict = judge(harness)
+            verdict = verify_outputs(harness)
             assert verdict.count("rejected") == 0, name
             assert len(verdict.outputs) == harness.produced, name
             assert verdict.paid_twice(harness.simulator.scored()) == 0, name

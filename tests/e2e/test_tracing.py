@@ -115,7 +115,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     stage.wait_done(needs=scorer)
     called = campaign.start(name="campaign")
     campaign.wait(lambda: [span for span in otlp.spans if span.name == "callback"], "a callback span", needs=called)
-    campaign.wait(lambda: otlp.spans and campaign.judge(), "receipts", needs=called)
+    campaign.wait(lambda: otlp.spans and campaign.verify_receipts(), "receipts", needs=called)
 
     # Here, since both services run together: the dashboard and the alerts use only metrics that are exported.
     metrics = campaign.wait(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from confluent_kafka import TopicPartition
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import FEATURES, Input, contact, contacts, event
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class TestScoring:
         stage.produce(contacts(5000, stage.partitions))
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert len(verdict.outputs) == 5000
         assert verdict.count("rejected") == 0
         assert verdict.count("review") > 0  # the simulator's narrow and inconsistent intervals
@@ -43,7 +43,7 @@ class TestScoring:
         stage.produce(contacts(4000, stage.partitions))
         stage.wait_done()
         assert (first.stop(), second.stop()) == (0, 0)
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert len(verdict.outputs) == 4000
         assert verdict.chains == 2
         assert verdict.paid_twice(stage.simulator.scored()) == 0
@@ -54,7 +54,7 @@ class TestScoring:
             worker = stage.start_ready()
             stage.wait_done(needs=worker)
             assert worker.stop() == 0, worker.log()
-            assert len(judge(stage).outputs) == 1000 * (number + 1)
+            assert len(verify_outputs(stage).outputs) == 1000 * (number + 1)
             stage.produce(contacts(1000, stage.partitions, prefix=f"later-{number}"))
 
     def test_metrics_and_health(self, stage: WorkerHarness) -> None:
@@ -128,7 +128,7 @@ class TestMixedInputs:
         stage.wait_done(needs=worker)
         controls = controls_of(worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         expected = Counter(reason for reason, _ in bad) + Counter(refused_by_api=6)
         assert verdict.reasons() == expected
         assert verdict.count("scores") + verdict.count("review") == 400
@@ -169,8 +169,8 @@ class TestMixedInputs:
         worker = stage.start_ready("--config", str(toml))
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        # The judge's own rule about imputing is that of the tutorial's features: not asked here.
-        verdict = judge(stage, tutorial_features=False)
+        # The verifier checks imputation for the tutorial's features only.
+        verdict = verify_outputs(stage, tutorial_features=False)
         found = {m.key(): verdict.outputs[source].header("error-reason") or "" for source, m in verdict.inputs.items()}
         assert found == {given.key: reason for reason, given in cases}
         [both] = verdict.by_contact("old-and-bad")
@@ -183,7 +183,7 @@ class TestMixedInputs:
         worker = stage.start_ready(scoring__linger_ms="20")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert verdict.count("rejected") == 0
         assert len(verdict.outputs) == 200
         assert stage.simulator.scored() == {f"R-{n}": 40 for n in range(5)}
@@ -195,7 +195,7 @@ class TestMixedInputs:
         worker = stage.start_ready(genesys__model_version="v2")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert verdict.reasons() == {"unknown_model_version": 20}
         used = Counter(o.score["model_version"] for o in verdict.outputs.values() if o.score is not None)
         assert used == {"v1": 20, "v2": 40}
@@ -216,7 +216,7 @@ class TestMixedInputs:
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)  # compares what was passed on
+        verdict = verify_outputs(stage)  # compares what was passed on
         assert {o.header("error-reason") for o in verdict.outputs.values()} == {None, "undecodable"}
         for output in verdict.outputs.values():
             assert [h for h in output.headers if not h[0].startswith("stream-scorer-")] == trace
@@ -230,7 +230,7 @@ class TestLargeRecords:
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         [output] = verdict.by_contact("large")
         assert output.header("error-reason") == "undecodable"
         assert output.header("error-truncated") is None
@@ -244,7 +244,7 @@ class TestLargeRecords:
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         [small], [large] = verdict.by_contact("small"), verdict.by_contact("large")
         assert (small.header("error-truncated"), small.value) == (None, b"x" * 1000)
         assert (large.header("error-truncated"), large.value) == ("true", None)
@@ -256,7 +256,7 @@ class TestLargeRecords:
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
         assert worker.stop() == 0, worker.log()
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert verdict.reasons() == {"unpublishable": 1}
         [output] = verdict.by_contact("fat")
         assert output.value == fat.value
@@ -269,7 +269,7 @@ class TestLargeRecords:
         worker = stage.start_ready(scoring__max_contacts="1000")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert len(verdict.outputs) == 3000
         assert verdict.reasons() == {}
         assert stage.simulator.scored(minimum=2) == {}, "nothing is bought again"
@@ -309,7 +309,7 @@ class TestStopping:
         for number in signals:
             worker.send(number)
         assert worker.exit_code() == 0, worker.log()
-        verdict = judge(stage, everything=False)
+        verdict = verify_outputs(stage, everything=False)
         assert len(verdict.outputs) > 0
         # Everything that was paid for is committed: nothing is bought again.
         assert verdict.paid_twice(stage.simulator.scored()) == 0
@@ -317,7 +317,7 @@ class TestStopping:
         successor = stage.start_ready()
         stage.wait_done(needs=successor)
         assert successor.stop() == 0
-        assert judge(stage).paid_twice(stage.simulator.scored()) == 0
+        assert verify_outputs(stage).paid_twice(stage.simulator.scored()) == 0
 
     def test_a_second_signal_ends_it_at_once(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready(genesys__timeout_s="30")
@@ -330,7 +330,7 @@ class TestStopping:
         worker.send(signal.SIGTERM)
         assert worker.exit_code() == 128 + signal.SIGTERM
         assert time.monotonic() - began < 5
-        assert judge(stage, everything=False).outputs == {}
+        assert verify_outputs(stage, everything=False).outputs == {}
 
     def test_ctrl_c_is_a_clean_end_too(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready()

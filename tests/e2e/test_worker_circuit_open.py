@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contact, contacts, wait_until
 from support_fast import FastHarness, run_clocks_fast
 
@@ -89,7 +89,7 @@ class TestTheApi:
         [ended] = worker.said("circuit closed")
         assert ended["since"] == first["since"]
         assert ended["probes"] >= 6
-        assert judge(stage).count("rejected") == 0
+        assert verify_outputs(stage).count("rejected") == 0
 
     def test_an_api_that_refuses_every_contact_opens_the_circuit_breaker(self, stage: WorkerHarness) -> None:
         stage.simulator.configure(refuse_prefix="C-")
@@ -103,7 +103,7 @@ class TestTheApi:
         assert worker.stop() == 0
         events = [(event, cause) for event, cause, _ in breaker_events(worker)]
         assert events == [("circuit opened", "api"), ("circuit closed", "api")]
-        assert judge(stage).count("rejected") == 0
+        assert verify_outputs(stage).count("rejected") == 0
 
 
 class TestLag:
@@ -173,7 +173,7 @@ class TestQuotaAndBudget:
             assert all(sum(5 for at in asked if start <= at < start + 50.0) <= 50 for start in asked)
             quota.stop_workers()
             budget.stop_workers()
-            assert (len(judge(quota).outputs), len(judge(budget).outputs)) == (90, 90)
+            assert (len(verify_outputs(quota).outputs), len(verify_outputs(budget).outputs)) == (90, 90)
 
 
 class TestExpired:
@@ -190,6 +190,6 @@ class TestExpired:
         stage.simulator.clear_faults()
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert verdict.reasons() == {"expired": 1}
         assert verdict.by_contact("old")[0].header("error-reason") == "expired"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Consumer
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import contacts
 from worker_harness import QUICK_PROPERTIES
 
@@ -43,7 +43,7 @@ class TestTheApiRefusesUs:
         assert "client_secret" in line
         assert "not-the-secret" not in line
         assert not worker.said("partition assigned")
-        assert judge(stage, everything=False).outputs == {}
+        assert verify_outputs(stage, everything=False).outputs == {}
 
     def test_a_missing_scope(self, stage: WorkerHarness) -> None:
         stage.simulator.configure(scopes=[])
@@ -71,7 +71,7 @@ class TestTheApiRefusesUs:
         stage.wait(lambda: why in worker.why_not_ready(), "the circuit breaker to open", needs=worker)
         assert worker.stop() == 0
         [drained] = worker.said("drained")
-        before = judge(stage, everything=False)
+        before = verify_outputs(stage, everything=False)
         assert 200 <= len(before.outputs) < 3000
         # What was finished behind a contact without an answer cannot be committed: outputs stand in input order.
         assert before.paid_twice(stage.simulator.scored()) <= drained["contacts_sent_again"] <= 800
@@ -81,7 +81,7 @@ class TestTheApiRefusesUs:
         successor = stage.start_ready()
         stage.wait_done(needs=successor)
         assert successor.stop() == 0
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert verdict.count("rejected") == 0
         assert verdict.paid_twice(stage.simulator.scored()) <= 800
 
@@ -105,7 +105,7 @@ class TestTheApiIsDownAtStart:
         stage.simulator.configure(quota=1_000_000)
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        assert len(judge(stage).outputs) == 10
+        assert len(verify_outputs(stage).outputs) == 10
         assert len(worker.said("start delayed")) == 1
 
     def test_sigterm_ends_the_wait_at_once(self, stage: WorkerHarness) -> None:
@@ -188,7 +188,7 @@ class TestTheBrokerRefusesUs:
         single = stage.start_ready(name="single")
         stage.wait_done(needs=single)
         assert single.stop() == 0
-        assert len(judge(stage).outputs) == 8000
+        assert len(verify_outputs(stage).outputs) == 8000
 
 
 class TestSettings:
@@ -256,7 +256,7 @@ class TestWhereAGroupStarts:
         worker = stage.start_ready("--from", datetime.fromtimestamp(moment / 1000, UTC).isoformat())
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        verdict = judge(stage)
+        verdict = verify_outputs(stage)
         assert {parse_metadata(commit.metadata).start for commit in stage.commits().values()} == {10}
         assert {(o.key or b"")[:4] for o in verdict.outputs.values()} == {b"late"}
         assert len(verdict.outputs) == 20

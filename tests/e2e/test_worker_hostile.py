@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from output_verifier import judge
+from output_verifier import verify_outputs
 from scoring_harness import FEATURES, MEGABYTE, Input, contact, event
 from support_fuzz import SPECIAL_TEXTS, text, varint
 
@@ -109,7 +109,7 @@ def test_two_thousand_hostile_and_good_records(stage: WorkerHarness) -> None:
     stage.produce([contact("the-last-one", 0)])
     stage.wait_done(needs=worker)
     assert worker.stop() == 0, worker.log()
-    verdict = judge(stage)
+    verdict = verify_outputs(stage)
     assert len(verdict.outputs) == GOOD + HOSTILE + LARGE + 1
     scored = {output.score["contact_id"] for output in verdict.outputs.values() if output.score is not None}
     assert {given.key.decode() for given in good if given.key} | {"the-last-one"} <= scored

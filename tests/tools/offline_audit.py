@@ -1,9 +1,9 @@
-"""`pip-audit` without any network: its questions are answered from a folder of OSV files.
+"""`pip-audit` without a network: its requests are answered from a folder of OSV files.
 
     python tests/tools/offline_audit.py ADVISORIES [PIP_AUDIT_ARGUMENTS…]
 
-ADVISORIES is a checkout of a database in the OSV format, such as github.com/pypa/advisory-database. It knows what was
-known on its day.
+ADVISORIES is a checkout of a database in the OSV format, such as github.com/pypa/advisory-database, with the advisories
+of its date.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def setting_examples() -> dict[tuple[str, str], str]:
 def rights() -> str:
     """The rights of each program with the default settings; related names as one prefix."""
     defaults = Settings()
-    judge = (*acls.reconciling_rights(defaults), *acls.reconciling_callbacks_rights(defaults))
+    reconciler = (*acls.reconciling_rights(defaults), *acls.reconciling_callbacks_rights(defaults))
     administered = ("contact-", "campaign-")
     retried = ("contact-features-retry-", "campaign-callbacks-retry-")
     programs: dict[str, tuple[Sequence[acls.Permission], Sequence[str]]] = {
@@ -151,7 +151,7 @@ def rights() -> str:
         "callbacks": (acls.callback_rights(defaults), retried),
         "produce": (acls.producing_rights(defaults), ()),
         "topics create": (acls.creating_rights(defaults), administered),
-        "reconcile": (judge, administered),
+        "reconcile": (reconciler, administered),
         "rejected": (acls.rejected_desk_rights(defaults), ()),
         "review": (acls.review_desk_rights(defaults), ()),
         "read": (acls.reading_rights(defaults), administered),
