@@ -36,6 +36,20 @@ class Row(NamedTuple):
     headers: dict[str, bytes | None]
 
 
+def call_command(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in this process: a process of its own takes more than a second to start."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    settings = {name: text for name, text in environment.items() if name != "PYTHONPATH"}
+    with (
+        patch.dict(os.environ, settings, clear=True),
+        contextlib.redirect_stdout(streams[0]),
+        contextlib.redirect_stderr(streams[1]),
+    ):
+        code = main(arguments)
+    out, errors = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(list(arguments), code, out, errors)
+
+
 class DeskHarness:
     """Commands of the desk on a stage."""
 
@@ -78,18 +92,8 @@ class DeskHarness:
     def call(
         self, *arguments: str, environment: Mapping[str, str] | None = None, **changes: str
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end, in this process: a process of its own takes more than a second to start."""
-        streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
-        given = {**self.environment(**changes), **(environment or {})}
-        settings = {name: text for name, text in given.items() if name != "PYTHONPATH"}
-        with (
-            patch.dict(os.environ, settings, clear=True),
-            contextlib.redirect_stdout(streams[0]),
-            contextlib.redirect_stderr(streams[1]),
-        ):
-            code = main(arguments)
-        out, errors = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
-        return subprocess.CompletedProcess(list(arguments), code, out, errors)
+        """Runs a command to its end; see `call_command`."""
+        return call_command(arguments, {**self.environment(**changes), **(environment or {})})
 
     def row(self, *arguments: str, **changes: str) -> dict[str, Any]:
         """The one row that a command prints; it must succeed."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callbacks_harness import score
 from desk_harness import DeskHarness
+from documented_commands import walked_parts
 from page_walk import check, play
 from scoring_harness import ScoringHarness
 
@@ -107,12 +108,6 @@ def filtered(lines: list[str], piped: str) -> list[str]:
     return [line for line in lines if argument in line] if name == "grep" else lines
 
 
-def sections() -> tuple[str, str]:
-    """The page up to its deliveries, and these."""
-    before, _, rest = DESK_PAGE.read_text(encoding="utf-8").partition("## Deliveries\n")
-    return before, rest.partition("\n## ")[0]
-
-
 def test_the_walks_of_contacts_and_of_checks_print_what_stands_on_the_pages(
     stage: WorkerHarness, receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -123,7 +118,7 @@ def test_the_walks_of_contacts_and_of_checks_print_what_stands_on_the_pages(
         if " produce " in command or " replay " in command:
             stage.wait_done(needs=worker)
 
-    section, _ = sections()
+    section, _ = walked_parts("docs/desk.md")
     played = Walk(desk, tmp_path).play(section, settle)
 
     def stop_worker(command: str) -> None:
@@ -132,7 +127,7 @@ def test_the_walks_of_contacts_and_of_checks_print_what_stands_on_the_pages(
 
     stage.set_config("audit", "retention.ms", str(400 * DAY_MS))
     services = {**stage.simulator.environment(), **receiver.environment()}
-    status = STATUS_PAGE.read_text(encoding="utf-8")
+    [status] = walked_parts("docs/status-and-checks.md")
     played_status = Walk(desk, tmp_path, services, worker.admin_port).play(status, stop_worker)
     check(DESK_PAGE, section, played)
     check(STATUS_PAGE, status, played_status, STATUS_FORMS)
@@ -155,7 +150,7 @@ def test_the_walk_of_deliveries_prints_what_stands_on_the_page(
         if " replay " in command:
             campaign.wait(lambda: len(campaign.receipts()) == 3, "the receipt of the redelivery", needs=worker)
 
-    _, section = sections()
+    _, section = walked_parts("docs/desk.md")
     played = Walk(desk, tmp_path).play(section, settle)
     worker.stop()
     check(DESK_PAGE, section, played)

@@ -6,12 +6,10 @@ import json
 import os
 import pty
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +19,6 @@ from confluent_kafka import Producer
 from scoring_harness import ScoringHarness, contacts, wait_until
 from worker_harness import ROOT
 
-from stream_scorer.cli.examples import examples_of
-from stream_scorer.cli.status import status
 from stream_scorer.desk.group_status import GroupStatus
 from stream_scorer.errors import NotJudged
 from stream_scorer.local.kafka.process import free_port
@@ -30,7 +26,6 @@ from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from callbacks_harness import CallbacksHarness
     from kafka_fixture import Broker
@@ -264,24 +259,3 @@ def test_a_broker_that_comes_back_is_read_again(private_kafka: Callable[..., Emb
             return None
 
     assert wait_until(lag, "a reading") == [3]
-
-
-def test_the_examples_of_the_help(stage: WorkerHarness, tmp_path: Path) -> None:
-    stage.commit_by_hand({0: 0})
-    topics = {f"STREAM_SCORER_TOPICS__{kind.upper()}": name for kind, name in stage.topics.items()}
-    (tmp_path / "scorer.toml").write_text(f'[kafka]\ngroup_id = "{stage.group_id}"\n')
-    settings = {**stage.settings(), **topics}
-    del settings["STREAM_SCORER_KAFKA__GROUP_ID"]
-    examples = examples_of(status)
-    assert len(examples) == 3
-    for example in examples:
-        command, *arguments = shlex.split(example)
-        assert command == "status"
-        process = started(settings, *arguments, cwd=tmp_path)
-        assert process.stdout is not None
-        if "--watch" in arguments:
-            assert "lag 0" in process.stdout.readline()
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.1)
-        output, error = process.communicate(timeout=60)
-        assert process.returncode == (130 if "--watch" in arguments else 0), output + error

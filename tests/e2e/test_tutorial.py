@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from documented_commands import walked_parts
 from page_walk import check, play
 from scoring_harness import wait_until
 from worker_harness import ROOT
@@ -171,6 +172,6 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 @pytest.mark.slow
 def test_the_tutorial_prints_what_stands_on_the_page(reader: Reader) -> None:
-    section = PAGE.read_text(encoding="utf-8").partition("\n## 2 ")[2]
+    [section] = walked_parts("docs/tutorial.md")
     check(PAGE, section, play(section, reader.run, reader.act), FORMS)
     assert [path.name for path in reader.folder.iterdir() if path.suffix != ".log"] == ["examples"]

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
+from documented_commands import PAGES, ROOT, command_lines, mentions, name_of
 
 from stream_scorer.cli import app
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"^ *(?:\$ )?(?:\w+=\S+ )*(?:sudo )?stream-scorer (.+)$", re.MULTILINE)
-# In a sentence or a table; "…" stands for what the reader puts there.
-INLINE = re.compile(r"(?<!`)`stream-scorer ([^`…\[]+)`(?!`)")
-# What ends a command in a shell.
-ENDS = {"|", "&", "&&", "||", ";", ">", ">>", "2>"}
-
-
-def command_lines(page: Path) -> list[list[str]]:
-    """The words of each command line after `stream-scorer`."""
-    text = page.read_text(encoding="utf-8")
-    lines = []
-    for language, block in BLOCK.findall(text):
-        if language not in {"", "sh", "console"}:
-            continue
-        for line in COMMAND.findall(block.replace("\\\n", " ")):
-            words = shlex.split(line, comments=True)
-            end = next((number for number, word in enumerate(words) if word in ENDS), len(words))
-            lines.append(words[:end])
-    return lines
-
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Parsed, they write to the user's shell; test_cli.py runs them.
 COMPLETION = ("--install-completion", "--show-completion")
@@ -50,11 +27,6 @@ def parse(words: list[str]) -> str:
     return str(context.command_path)
 
 
-def mentions(page: Path) -> list[list[str]]:
-    """The words of each command in a sentence or a table."""
-    return [shlex.split(line) for line in INLINE.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))]
-
-
 def test_a_wrong_option_is_found() -> None:
     assert parse(["read", "scores", "-o", "json"]) == "stream-scorer read"
     with pytest.raises(Exception, match="No such option: --jsno"):
@@ -63,15 +35,15 @@ def test_a_wrong_option_is_found() -> None:
         parse(["scores"])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_command_lines_of_a_page_parse(page: Path) -> None:
-    for words in command_lines(page):
-        parse(words)
+    for line in command_lines(page.read_text(encoding="utf-8")):
+        parse(line.words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_commands_that_a_page_mentions_exist(page: Path) -> None:
-    for words in mentions(page):
+    for words in mentions(page.read_text(encoding="utf-8")):
         if words[0] in COMPLETION:
             continue
         try:
@@ -85,4 +57,5 @@ def test_the_commands_that_a_page_mentions_exist(page: Path) -> None:
 
 
 def test_the_pages_have_command_lines() -> None:
-    assert all(command_lines(ROOT / name) for name in ("README.md", "docs/tutorial.md", "docs/desk.md"))
+    for name in ("README.md", "docs/tutorial.md", "docs/desk.md"):
+        assert command_lines((ROOT / name).read_text(encoding="utf-8"))
