@@ -145,10 +145,20 @@ class Reader:
             program.send_signal(signal.SIGINT)
             assert program.wait(60) in (0, 130)
         elif what == "circuit open":
-            wait_until(lambda: "circuit opened" in self.screens["run"].read_text(), "the circuit breaker to open")
+            wait_until(lambda: self.shows("circuit opened"), "the circuit breaker to open")
+        elif what == "circuit closed, then caught up":
+            wait_until(lambda: self.shows("circuit opened", "circuit closed", "caught up"), what)
+            wait_until(self.is_caught_up, "the worker to have caught up")
         else:
             assert what == "caught up", action
             wait_until(self.is_caught_up, "the worker to have caught up")
+
+    def shows(self, *events: str) -> bool:
+        """Whether the worker's screen has these events, each after the one before."""
+        text = self.screens["run"].read_text()
+        for event in events:
+            text = text.partition(event)[2]
+        return bool(text)
 
     def is_caught_up(self) -> bool:
         done = self.shell("stream-scorer status --json --config scorer.toml")
