@@ -472,6 +472,7 @@ def test_work_grows_with_the_contacts_and_not_with_their_square(make: Callable[[
         while (batch := batches.take_any()) is not None:
             taken += len(batch.contacts)
 
-    assert lines_run(work) < 120 * amount
+    # Python 3.12 counts 120 lines a contact, the others fewer.
+    assert lines_run(work) < 130 * amount
     assert taken == amount
     assert CountedId.looks < 60 * amount
