@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
-# What `make demo` needs, and what all else needs besides.
+# What the commands need, and what the other targets need besides.
 LOCAL := $(VENV)/.local
 STAMP := $(VENV)/.complete
 DOCS_STAMP := $(VENV)/.docs
@@ -31,13 +31,15 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table reference docs audit lock clean dist
+.PHONY: help install setup lint format test demo bench bench-tracing fuzz chaos api-table reference docs audit lock clean dist
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
 		printf '%-14s %s\n' "$$name" "$$text"; done
 
-setup: $(STAMP) ## Make .venv with everything in it (all targets below do this first; demo needs a fifth of it)
+install: $(LOCAL) ## Make .venv with what all commands need, and no tools of the tests (240 MB; demo does this first)
+
+setup: $(STAMP) ## Make .venv with everything in it (770 MB; the other targets below do this first)
 
 $(LOCAL): requirements/local.txt requirements/build.txt requirements/install.sh pyproject.toml
 	@requirements/install.sh --with-project local.txt build.txt

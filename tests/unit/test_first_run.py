@@ -1,4 +1,4 @@
-"""The packages of `make demo` and of the other targets: what each installs, and how it fails."""
+"""The packages of `make install`, `make demo` and the other targets: what each installs, and how it fails."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ def planned(clone: Path, target: str) -> list[str]:
     return re.findall(r"\b\w+\.txt", done.stdout)
 
 
-def test_the_demo_needs_no_development_tools_and_the_tests_add_them(clone: Path) -> None:
-    assert planned(clone, "demo") == ["local.txt", "build.txt"]
+def test_the_commands_need_no_development_tools_and_the_tests_add_them(clone: Path) -> None:
+    for target in ("install", "demo"):
+        assert planned(clone, target) == ["local.txt", "build.txt"]
     for target in ("setup", "lint", "test", "chaos"):
         assert planned(clone, target) == ["local.txt", "build.txt", "dev.txt"]
     (clone / ".venv").mkdir()
     (clone / ".venv" / ".local").touch()
-    assert planned(clone, "demo") == []
+    assert planned(clone, "install") == planned(clone, "demo") == []
     assert planned(clone, "test") == ["dev.txt"]
 
 
