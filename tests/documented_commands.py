@@ -1,7 +1,7 @@
 """Command lines of `stream-scorer` on the pages, and the parts of a page that a walk plays.
 
 One collector for the tests that parse the lines (`tests/unit/test_documented_commands.py`) and for those that run them
-(`tests/e2e/test_documented_commands.py`).
+(`tests/e2e/test_page_commands.py`).
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ def command_lines(text: str) -> list[CommandLine]:
 def mentions(text: str) -> list[list[str]]:
     """Return the words of each command in a sentence or a table of a page."""
     return [shlex.split(line) for line in _INLINE.findall(_BLOCK.sub("", text))]
+
+
+def curl_lines(text: str) -> list[str]:
+    """Return the lines of `curl` in the blocks of a page."""
+    blocks = (block.replace("\\\n", " ") for language, block in _BLOCK.findall(text) if language == "sh")
+    return [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
 
 
 def name_of(page: Path) -> str:

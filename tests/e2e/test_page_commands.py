@@ -8,15 +8,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from desk_harness import call_command
 from desk_topics import START_MS, DeskTopics, audit, callback, entry, features, score
-from documented_commands import PAGES, ROOT, WALKED_PAGES, CommandLine, command_lines, name_of, walked_parts
+from documented_commands import (
+    PAGES,
+    ROOT,
+    WALKED_PAGES,
+    CommandLine,
+    command_lines,
+    curl_lines,
+    mentions,
+    name_of,
+    walked_parts,
+)
 from page_walk import commands_of
 from scoring_harness import wait_until
 from worker_harness import QUICK_SETTINGS, WorkerProcess
@@ -25,7 +37,6 @@ from stream_scorer.local.kafka.process import free_port
 from stream_scorer.settings import TopicsSettings
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
@@ -73,7 +84,9 @@ ADMIN: Final = re.compile(r"http://(127\.0\.0\.1|scorer-\d):946\d")
 PLACE: Final = re.compile(r"([a-z-]+)/\d+/\d+")
 TOPICS: Final = {name: kind for kind, name in TopicsSettings()}
 # The examples of the desk are about a model with these features.
-INCOME_MODEL: Final = '{"income": {"type": "integer"}, "age": {"type": "integer", "impute": 40}}'
+INCOME_MODEL: Final = json.dumps(
+    {"income": {"type": "integer"}, "age": {"type": "integer"}, "previous_calls": {"type": "integer", "impute": 0}}
+)
 # Lines that need other settings than the page's other lines.
 VARIABLES: Final[Mapping[str, Mapping[str, str]]] = {
     "rejected replay C-10023": {"STREAM_SCORER_MODEL__FEATURES": INCOME_MODEL},
@@ -151,7 +164,7 @@ class Machine(DeskTopics):
         source = f"{self.topics['scores']}/0/0"
         for number, (reason, status) in enumerate((("refused", "422"), ("gave_up", "503"))):
             one = callback(["C-10023"], [source], callback_id=f"callback-{number}", planned_at=self.now_ms)
-            self._reject("callbacks_rejected", one, reason, **{"stream-scorer-error-status": status})
+            self._reject("callbacks_rejected", one, reason, status=status)
         # Older than a day, and on a partition where no younger record stands before it.
         self._reject("callbacks_rejected", b"of another program", "undecodable", at_ms=START_MS, partition=1)
 
@@ -161,16 +174,17 @@ class Machine(DeskTopics):
         self.put("callbacks", callback(["C-1001"], [place]), at_ms=self.now_ms)
         for batch_id in BATCH_IDS:
             self.put("audit", audit([entry("C-1001", place)], batch_id=batch_id), at_ms=self.now_ms)
-        self.put("features_retry", features("C-1001"), at_ms=self.now_ms, level=1)
+        for contact_id in ("C-1001", "C-10023"):
+            self.put("features_retry", features(contact_id), at_ms=self.now_ms, level=1)
         self.put("rejected", features("C-1001"), at_ms=self.now_ms)
 
     def _reject(
-        self, kind: str, value: Any, reason: str, *, at_ms: int | None = None, partition: int = 0, **headers: str
+        self, kind: str, value: Any, reason: str, *, status: str = "", at_ms: int | None = None, partition: int = 0
     ) -> None:
         source = self.topics[{"rejected": "features", "callbacks_rejected": "callbacks"}[kind]]
-        given = {"stream-scorer-error-reason": reason, "stream-scorer-source": f"{source}/0/0", **headers}
-        coded = [(name, text.encode()) for name, text in given.items()]
-        self.places[kind] = self.put(kind, value, headers=coded, at_ms=at_ms or self.now_ms, partition=partition)
+        given = {"error-reason": reason, "error-status": status, "source": f"{source}/0/0"}
+        headers = [(f"stream-scorer-{name}", text.encode()) for name, text in given.items() if text]
+        self.places[kind] = self.put(kind, value, headers=headers, at_ms=at_ms or self.now_ms, partition=partition)
 
     @property
     def now_ms(self) -> int:
@@ -294,6 +308,48 @@ def test_the_command_lines_of_a_page_run(
             put(machine)
         machine.run(line)
     machine.end()
+
+
+# Words in capitals that a sentence has for the reader's own.
+WORDS: Final = {"CONTACT": "C-10023", "ID": "C-10023", "NAME|FILE": "bad-day"}
+# Command lines in sentences that another test runs.
+ELSEWHERE: Final = {
+    "demo --contacts 200000": "test_demo.py, with fewer contacts",
+    "demo --scenario bad-day": "test_demo.py",
+    "config check --config scorer.toml --score contacts.csv": "in the reference, with --yes",
+}
+
+
+def lines_in_sentences() -> Iterator[CommandLine]:
+    """Those with an option or an id, which no block has; a sentence with less names a command."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    known = {str(line) for text in texts for line in command_lines(text)} | ELSEWHERE.keys()
+    for words in (words for text in texts for words in mentions(text)):
+        line = CommandLine([WORDS.get(word, word) for word in words], {})
+        if str(line) not in known and any(word in WORDS or word.startswith("--") for word in words[1:]):
+            known.add(str(line))
+            yield line
+
+
+@pytest.mark.kafka
+def test_the_command_lines_in_sentences_run(machine: Machine) -> None:
+    lines = list(lines_in_sentences())
+    assert "audit show C-10023" in map(str, lines)
+    machine.put_contacts()
+    for line in lines:
+        for put in RECORDS[REFERENCE].values():
+            put(machine)
+        machine.run(line)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("page", [page for page in PAGES if curl_lines(page.read_text(encoding="utf-8"))], ids=name_of)
+def test_a_curl_line_gets_an_answer(page: Path, simulator: Simulator, receiver: Receiver) -> None:
+    for line in curl_lines(page.read_text(encoding="utf-8")):
+        here = line.replace("127.0.0.1:8090", simulator.base_url).replace("127.0.0.1:8091", receiver.base_url)
+        words = ["curl", "--fail-with-body", "--silent", *shlex.split(here, comments=True)[1:]]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}"
 
 
 def test_each_page_is_walked_or_run_here() -> None:
