@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from desk_topics import START_MS, DeskTopics, audit, callback, decision, entry, 
 from scoring_harness import contact
 
 from stream_scorer.cli import main
-from stream_scorer.cli.audit import show
-from stream_scorer.cli.examples import examples_of
 from stream_scorer.core.desk.record_filter import parse_filter
 from stream_scorer.desk.contact_history import ContactHistory
 
@@ -215,15 +212,3 @@ def test_many_records_are_searched_and_few_are_decoded(broker: Broker) -> None:
     history = ContactHistory(desk.settings, parse_filter(now_ms=0, contacts=["anna"]))
     assert [event.place for event in history.read()] == placed
     assert time.process_time() - before < 5
-
-
-def test_the_examples_of_the_help(broker: Broker, monkeypatch: Any, capsys: Any) -> None:
-    desk = DeskTopics(broker.bootstrap_servers)
-    set_environment(desk, monkeypatch)
-    now_ms = time.time_ns() // 1_000_000
-    desk.put("features", features("C-1001", event_id="evt-77"), key=b"C-1001", at_ms=now_ms)
-    examples = examples_of(show)
-    assert len(examples) == 3
-    for example in examples:
-        assert main(shlex.split(example)) == 0
-        assert "evt-77" in capsys.readouterr().out
