@@ -111,3 +111,9 @@ def test_entries_of_an_audit_event() -> None:
     selection = parse_filter(now_ms=0, contacts=["a"])
     assert [row["entry"]["source"] for row in full_rows(one, selection)] == ["f/0/1", "f/0/3"]
     assert [line["source"] for line in table_rows(one, selection)] == ["f/0/1", "f/0/3"]
+
+
+def test_a_line_of_a_decision_has_the_decided_place_beside_its_own() -> None:
+    [row] = table_rows(decoded(decision("r/0/1", result_place="f/0/9"), "Decision"), ALL)
+    assert list(row) == "place timestamp action decided_place operator note job result_place".split()
+    assert (row["place"], row["decided_place"], row["result_place"]) == ("t/1/7", "r/0/1", "f/0/9")

@@ -22,6 +22,8 @@ _PREFIX: Final = "stream-scorer-"
 _TIMES: Final = frozenset(
     {"occurred_at", "scored_at", "started_at", "finished_at", "planned_at", "not_before", "decided_at"}
 )
+# The field `place` of a decision: the column `place` of every topic is that of the record itself.
+_DECIDED: Final = "decided_place"
 # In a line of a table: of the value if it has the field, else of the header of that name.
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -39,7 +41,7 @@ _SHOWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *("failed-rounds", "last-status", "held", "error-reason", "error-detail"),
         ),
         "CallbackReceipt": ("callback_id", "campaign_id", "contact_ids", "outcome", "attempts", "http_status"),
-        "Decision": ("action", "place", "job", "operator", "note", "result_place"),
+        "Decision": ("action", _DECIDED, "operator", "note", "job", "result_place"),
     }
 )
 _SHOWN_BESIDE_ENTRY: Final = ("batch_id", "api_status", "attempts")
@@ -95,7 +97,9 @@ def table_rows(decoded: DecodedRecord, selection: RecordFilter) -> Iterator[dict
         if value is None:
             row |= {"key": None if record.key is None else _text(record.key), "error": decoded.error}
         for name in _shown(decoded, value, entry):
-            if value is not None and name in value:
+            if value is not None and name == _DECIDED:
+                row[name] = value["place"]
+            elif value is not None and name in value:
                 row[name] = value[name]
             elif f"{_PREFIX}{name}" in headers:
                 row[name] = _due(headers[f"{_PREFIX}{name}"]) if name == _DUE else headers[f"{_PREFIX}{name}"]
