@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, RequiredNoteOption, job_choices, print_waiting, run_job
+from stream_scorer.cli.desk_jobs import (
+    JobChoices,
+    NoteOption,
+    RequiredNoteOption,
+    job_choices,
+    prediction_text,
+    print_waiting,
+    run_job,
+)
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.explanation_text import text_line, write_explanations
 from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, record_options
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_scorer.core.desk.delivery_explanation import DeliveryExplanation, ReceiptFact
-    from stream_scorer.desk.deliveries import Explained, Prediction
+    from stream_scorer.desk.deliveries import Explained
 
 app = typer.Typer(help="List, explain and repeat the callbacks that were not delivered.", no_args_is_help=True)
 
@@ -148,7 +156,13 @@ def replay(
     settings = load_settings(config)
     options = replace(options, retarget=retarget)
     desk = DeliveryDesk(settings)
-    choices.confirm(lambda: f"{_sentence(desk.prediction(options), retarget)}. Deliver them again?")
+
+    def question() -> str:
+        plan = desk.plan(Action.REDELIVERED, options, choices.job)
+        how = "a new id and a new body" if plan.options.retarget else "the same id and body"
+        return f"{prediction_text(desk.prediction(plan), f'callbacks would be sent with {how}')}. Deliver them again?"
+
+    choices.confirm(question)
     run_job(partial(desk.run, Action.REDELIVERED, options, note=note), settings, "redelivery", choices)
 
 
@@ -169,15 +183,13 @@ def discard(
     """Close rejected callbacks for good, with a reason: nothing is sent, and the records stay on their topic."""
     settings = load_settings(config)
     desk = DeliveryDesk(settings)
-    choices.confirm(lambda: f"{desk.open(options):,} rejected callbacks would be closed for good. Discard them?")
+
+    def question() -> str:
+        found = desk.prediction(desk.plan(Action.DISCARDED, options, choices.job))
+        return f"{prediction_text(found, 'rejected callbacks would be closed for good')}. Discard them?"
+
+    choices.confirm(question)
     run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
-
-
-def _sentence(found: Prediction, retarget: bool) -> str:
-    how = "a new id and a new body" if retarget else "the same id and body"
-    parts = [f"{found.callbacks:,} callbacks would be sent with {how}"]
-    parts += [f"{count:,} {reason}" for reason, count in found.skipped.items()]
-    return "; ".join(parts)
 
 
 def _lines(one: DeliveryExplanation) -> Iterator[str]:

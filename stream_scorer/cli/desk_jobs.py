@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_scorer.cli.output_formats import OutputFormat
+    from stream_scorer.core.desk.verdict import SkipReason
     from stream_scorer.desk.job import JobReport
+    from stream_scorer.desk.record_desk import Prediction
     from stream_scorer.settings import Settings
 
 # Share of the own quota that a replay may use by default; a request holds up to scoring.max_contacts contacts.
@@ -129,6 +131,16 @@ def run_job(run: RunJob, settings: Settings, action: str, choices: JobChoices) -
                 raise
         skipped = {str(reason): count for reason, count in report.skipped.items() if count > 0}
         rows.write({"job": name, "decided": report.decided, "skipped": skipped})
+
+
+def prediction_text(found: Prediction, what: str) -> str:
+    """Return the beginning of the question before a job; ``what``: what would happen to the records."""
+    return "; ".join((f"{found.records:,} {what}", *skipped_texts(found.skipped)))
+
+
+def skipped_texts(skipped: Mapping[SkipReason, int]) -> list[str]:
+    """Return how many records are not decided, a text for each reason."""
+    return [f"{count:,} {reason}" for reason, count in skipped.items()]
 
 
 def print_waiting(state: str, noun: str, count: Callable[[], Mapping[str, int]], group_id: str) -> None:

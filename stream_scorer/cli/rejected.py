@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from stream_scorer.cli.desk_jobs import JobChoices, NoteOption, RequiredNoteOption, job_choices, print_waiting, run_job
+from stream_scorer.cli.desk_jobs import (
+    JobChoices,
+    NoteOption,
+    RequiredNoteOption,
+    job_choices,
+    prediction_text,
+    print_waiting,
+    run_job,
+    skipped_texts,
+)
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.explanation_text import text_line, write_explanations
 from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, contact_options
@@ -145,11 +154,15 @@ def replay(
     options = replace(options, sets=tuple(set_ or ()), drops=tuple(drop or ()), max_replays=max_replays)
     options.changes(settings.model.features)
     desk = RejectedDesk(settings)
+
+    def predicted() -> DryRun:
+        return desk.dry_run(desk.plan(Action.REPLAYED, options, choices.job))
+
     if dry_run:
         with row_output(choices.output, choices.out) as rows:
-            rows.write(_prediction(desk.dry_run(options)))
+            rows.write(_prediction(predicted()))
         return
-    choices.confirm(lambda: f"{_sentence(desk.dry_run(options))}. Replay them?")
+    choices.confirm(lambda: f"{_sentence(predicted())}. Replay them?")
     run_job(partial(desk.run, Action.REPLAYED, options, note=note), settings, "replay", choices)
 
 
@@ -170,15 +183,19 @@ def discard(
     """Close rejected contacts for good, with a reason: nothing is replayed, and the records stay on their topic."""
     settings = load_settings(config)
     desk = RejectedDesk(settings)
-    choices.confirm(lambda: f"{desk.open(options):,} rejected contacts would be closed for good. Discard them?")
+
+    def question() -> str:
+        found = desk.prediction(desk.plan(Action.DISCARDED, options, choices.job))
+        return f"{prediction_text(found, 'rejected contacts would be closed for good')}. Discard them?"
+
+    choices.confirm(question)
     run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
 
 
 def _sentence(found: DryRun) -> str:
     parts = [f"{found.passing:,} pass today's checks and are billed once each"]
     parts += [f"{count:,} would be rejected again ({reason})" for reason, count in found.failing.items()]
-    parts += [f"{count:,} {reason}" for reason, count in found.skipped.items()]
-    return "; ".join(parts)
+    return "; ".join((*parts, *skipped_texts(found.skipped)))
 
 
 def _prediction(found: DryRun) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from stream_scorer.cli.desk_jobs import JobChoices, RequiredNoteOption, job_choices, run_job
+from stream_scorer.cli.desk_jobs import JobChoices, RequiredNoteOption, job_choices, prediction_text, run_job
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.explanation_text import text_line, write_explanations
 from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, contact_options
@@ -97,7 +97,12 @@ def accept(
     """
     settings = load_settings(config)
     desk = ReviewDesk(settings)
-    choices.confirm(lambda: f"{desk.open(options):,} scores are open. Accept those that can be?")
+
+    def question() -> str:
+        found = desk.prediction(desk.plan(Action.ACCEPTED, options, choices.job))
+        return f"{prediction_text(found, 'scores would be published')}. Accept them?"
+
+    choices.confirm(question)
     run_job(partial(desk.run, Action.ACCEPTED, options, note=note), settings, "accept", choices)
 
 
@@ -114,7 +119,12 @@ def discard(
     """Close scores in review for good, with a reason: nothing is published, and the records stay on their topic."""
     settings = load_settings(config)
     desk = ReviewDesk(settings)
-    choices.confirm(lambda: f"{desk.open(options):,} scores would be closed for good. Discard them?")
+
+    def question() -> str:
+        found = desk.prediction(desk.plan(Action.DISCARDED, options, choices.job))
+        return f"{prediction_text(found, 'scores would be closed for good')}. Discard them?"
+
+    choices.confirm(question)
     run_job(partial(desk.run, Action.DISCARDED, options, note=note), settings, "discard", choices)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +22,6 @@ from stream_scorer.core.desk.redelivery import (
     parse_rejected_callback,
     retargeted_id,
 )
-from stream_scorer.core.desk.verdict import Decide, Skip
 from stream_scorer.core.retry_topics import HELD_HEADER
 from stream_scorer.desk.record_desk import DeskOptions, RecordDesk, current_ms
 from stream_scorer.desk.retarget import Retarget
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from stream_scorer.core.desk.decisions import DecidedRecords
     from stream_scorer.core.desk.delivery_explanation import DeliveryExplanation
     from stream_scorer.core.desk.desk_filter import DeskFilter
-    from stream_scorer.core.desk.verdict import SkipReason
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.settings import Settings
 
@@ -63,13 +61,6 @@ class DeliveryOptions(DeskOptions):
     names = DELIVERY_NAMES
 
     retarget: bool = False
-
-
-class Prediction(NamedTuple):
-    """Prediction of a redelivery: how many callbacks would be delivered again, and how many not, by reason."""
-
-    callbacks: int
-    skipped: Mapping[SkipReason, int]
 
 
 class Explained(NamedTuple):
@@ -128,27 +119,6 @@ class DeliveryDesk(RecordDesk[DeliveryOptions, RejectedCallback]):
         topic = self._settings.topics.scores
         partitions = check_topics(self._settings, [topic])[topic]
         return Retarget(self._log, topic, partitions, self._framing.reader(SchemaFile.CONTACT_SCORE), self._target)
-
-    def prediction(self, options: DeliveryOptions) -> Prediction:
-        """Predict a redelivery; nothing is written.
-
-        Raises:
-            UsageError: the options select no record that a redelivery decides.
-            BrokerError: Kafka cannot be reached.
-        """
-        now_ms = current_ms()
-        judge, decided = self.publishing_judge(self.selected(options, now_ms), options), self.decided()
-        self.check_selected(judge, options, now_ms)
-        skipped: Counter[SkipReason] = Counter()
-        count = 0
-        for record in self.scan(options, now_ms).records():
-            verdict = judge.judge(record, decided.action(record.source))
-            if isinstance(verdict, Skip):
-                skipped[verdict.reason] += 1
-            count += isinstance(verdict, Decide)
-            if count == options.limit:
-                break
-        return Prediction(count, skipped)
 
     def held(self) -> dict[str, int]:
         """Return the number of held callbacks in each retry topic that has some.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from collections import Counter
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
 
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.desk_filter import DeskFilter, DeskRecord
@@ -15,8 +16,8 @@ from stream_scorer.core.desk.discard import Discard
 from stream_scorer.core.desk.expression import Expression
 from stream_scorer.core.desk.record_counts import RecordCounts
 from stream_scorer.core.desk.record_filter import parse_filter
-from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name
-from stream_scorer.core.desk.verdict import NotSelected, Skip, SkipReason
+from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name, check_resumed, selection_of
+from stream_scorer.core.desk.verdict import Decide, NotSelected, Skip, SkipReason
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.desk.decision_log import DecisionLog
 from stream_scorer.desk.job import Job, JobContext, begin_job
@@ -128,6 +129,41 @@ Options = TypeVar("Options", bound=DeskOptions)
 Found = TypeVar("Found", bound=DeskRecord)
 
 
+@dataclass(frozen=True, slots=True)
+class JobPlan(Generic[Options]):
+    """What a job is about to decide; of a job that is resumed, what was fixed when it began.
+
+    Attributes:
+        selection: action, options and bounds.
+        options: the options of the selection.
+        at_ms: when it began or begins, in Unix milliseconds.
+        done: how many records it has decided before.
+    """
+
+    selection: Selection
+    options: Options
+    at_ms: int
+    done: int = 0
+
+    @property
+    def left(self) -> int | None:
+        """How many records it still decides at most; None: no limit."""
+        limit = self.options.limit
+        return None if limit is None else max(0, limit - self.done)
+
+    def skipped(self, found: Mapping[SkipReason, int]) -> dict[SkipReason, int]:
+        """Return what is skipped: a scan that ends at the limit may not have found all that the job decided before."""
+        before = max(found.get(SkipReason.DONE_BEFORE, 0), self.done)
+        return {**found, SkipReason.DONE_BEFORE: before} if before else dict(found)
+
+
+class Prediction(NamedTuple):
+    """Prediction of a job: how many records it would decide, and how many selected ones not, by reason."""
+
+    records: int
+    skipped: Mapping[SkipReason, int]
+
+
 class RecordDesk(ABC, Generic[Options, Found]):
     """See the module docstring.
 
@@ -199,12 +235,23 @@ class RecordDesk(ABC, Generic[Options, Found]):
             counts.add(found.record, state, reason=next(iter(found.reasons), ""), campaign=found.campaign)
         return counts
 
-    def open(self, options: Options) -> int:
-        """Count the records that a job would decide at most: the selected ones without a decision, up to the limit."""
-        decided = self.decided()
-        selected = self.matching(replace(options, limit=None), current_ms())
-        undecided = (one for one in selected if decided.action(one.record.source) is None)
-        return sum(1 for _ in islice(undecided, options.limit))
+    def prediction(self, plan: JobPlan[Options]) -> Prediction:
+        """Predict a job; nothing is written.
+
+        Raises:
+            BrokerError: Kafka cannot be reached.
+        """
+        judge, decided = self.judge(Action(plan.selection.action), plan.options, plan.at_ms), self.decided()
+        skipped: Counter[SkipReason] = Counter()
+        count = 0
+        for record in self.planned(plan).records():
+            if count == plan.left:
+                break
+            verdict = judge.judge(record, decided.action(record.source))
+            if isinstance(verdict, Skip):
+                skipped[verdict.reason] += 1
+            count += isinstance(verdict, Decide)
+        return Prediction(count, plan.skipped(skipped))
 
     def waiting_in(self, topics: Sequence[str], group_id: str, is_counted: Callable[[Record], bool]) -> dict[str, int]:
         """Return how many records above a group's commits are counted, for each existing topic that has some.
@@ -224,9 +271,51 @@ class RecordDesk(ABC, Generic[Options, Found]):
         """Return the scan of the topic within the bounds of the options."""
         return TopicScan(self._settings, self.topic, options.records(now_ms), timeout_s=TIMEOUT_S)
 
+    def planned(self, plan: JobPlan[Options]) -> TopicScan:
+        """Return the scan of the records of a plan that retention has not deleted."""
+        within = plan.selection.bounds
+        selection = plan.options.records(plan.at_ms)
+        return TopicScan(self._settings, self.topic, selection, within=within, timeout_s=TIMEOUT_S)
+
     def decided(self) -> DecidedRecords:
         """Return the decisions about records of the topic so far."""
         return self._decisions.read(self.topic, self._log.topic_id(self.topic))
+
+    def plan(
+        self, action: Action, options: Options, job: str | None, checkpoint: Callable[[], None] = lambda: None
+    ) -> JobPlan[Options]:
+        """Return what a job is about to decide; nothing is written.
+
+        Args:
+            action: what is decided.
+            options: select the records.
+            job: name that the operator gave to it; alone, without an option, it must be that of an earlier job. None:
+                a new job.
+            checkpoint: as of `run`.
+
+        Raises:
+            UsageError: the name is malformed, a job of this name has begun with other options or on a former topic, or
+                no record is selected.
+            BrokerError: Kafka cannot be reached.
+            NotJudged: records or decisions cannot be read.
+        """
+        now_ms = current_ms()
+        if job is not None:
+            check_job_name(job)
+            decided = self.decided()
+            if (begun := decided.job(job)) is not None:
+                fixed = selection_of(begun.changes)
+                check_resumed(job, Selection(action, options.given, {}), fixed)
+                options = type(options).restored(fixed.options)
+                return JobPlan(fixed, options, begun.decided_at_ms, decided.decided_by(job))
+            if not options.given:
+                raise UsageError(
+                    f"no job {job} has begun, and without an option it would decide every record: check the name, or"
+                    " begin it with an option (--since 0 selects all)"
+                )
+        self._check_selected(self.judge(action, options, now_ms), options, now_ms, checkpoint)
+        bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
+        return JobPlan(Selection(action, options.given, bounds), options, now_ms)
 
     def run(
         self,
@@ -247,7 +336,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
             action: what is decided.
             options: select the records.
             job: name of the job.
-            is_named: whether the operator gave it; alone, without an option, it must be that of an earlier job.
+            is_named: whether the operator gave it.
             operator: who decides.
             note: why.
             per_second: how many records are decided in a second at most.
@@ -255,30 +344,20 @@ class RecordDesk(ABC, Generic[Options, Found]):
             checkpoint: called where the job may be interrupted; it raises what ends it.
 
         Raises:
-            UsageError: the name is malformed, a job of this name has begun with other options or on a former topic, or
-                no record is selected.
+            UsageError: see `plan`.
             ProducerFenced: another job has taken over.
             BrokerError: Kafka cannot be reached, or refuses.
             NotJudged: records or decisions cannot be read.
         """
-        check_job_name(job)
         for option, text in (("--operator", operator), ("--note", note)):
             if not is_text(text):
                 raise UsageError(f"{option} {quoted(text)}: it is not valid Unicode")
         check_topics(self._settings, self._topics, rights=self._rights)
-        now_ms = current_ms()
         context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
-        if self._decisions.read(context.topic, context.topic_id).job(job) is None:
-            if is_named and not options.given:
-                raise UsageError(
-                    f"no job {job} has begun, and without an option it would decide every record: check the name, or"
-                    " begin it with an option (--since 0 selects all)"
-                )
-            self.check_selected(self.judge(action, options, now_ms), options, now_ms, checkpoint)
-        bounds = {n: OffsetBounds(*one) for n, one in self.scan(options, now_ms).selected_ranges().items()}
-        selection = Selection(action, options.given, bounds)
+        plan = self.plan(action, options, job if is_named else None, checkpoint)
         open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
-        begun = begin_job(context, selection, decisions=self._decisions, open_writer=open_writer)
+        # The job may have begun in the meantime.
+        begun = begin_job(context, plan.selection, decisions=self._decisions, open_writer=open_writer)
         options = type(options).restored(begun.selection.options)
         return Job(
             context,
@@ -293,9 +372,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
             checkpoint=checkpoint,
         ).run(begun.selection)
 
-    def check_selected(
-        self, judge: Judge, options: Options, now_ms: int, checkpoint: Callable[[], None] = lambda: None
-    ) -> None:
+    def _check_selected(self, judge: Judge, options: Options, now_ms: int, checkpoint: Callable[[], None]) -> None:
         """Check that the options select a record of this group before anything is written.
 
         Raises:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.desk.rejected_record import RejectedRecord
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.scoring.feature_types import Feature
+    from stream_scorer.desk.record_desk import JobPlan
     from stream_scorer.settings import Settings
 
 MAX_REPLAYS: Final = 3
@@ -122,22 +123,22 @@ class RejectedDesk(RecordDesk[RejectedOptions, RejectedContact]):
             forwarded=forwarded_headers,
         )
 
-    def dry_run(self, options: RejectedOptions) -> DryRun:
+    def dry_run(self, plan: JobPlan[RejectedOptions]) -> DryRun:
         """Predict a replay; nothing is written.
 
         Raises:
-            UsageError: the options select no record that a replay decides.
             BrokerError: Kafka cannot be reached.
         """
         now_ms = current_ms()
-        judge = self.publishing_judge(self.selected(options, now_ms), options)
-        self.check_selected(judge, options, now_ms)
+        judge = self.publishing_judge(self.selected(plan.options, plan.at_ms), plan.options)
         check = ContactCheck(self._settings, self._framing)
         decided = self.decided()
         skipped: Counter[SkipReason] = Counter()
         failing: Counter[str] = Counter()
         passing = 0
-        for record in self.scan(options, now_ms).records():
+        for record in self.planned(plan).records():
+            if passing + failing.total() == plan.left:
+                break
             replayed = judge.replayed(record, decided.action(record.source))
             if isinstance(replayed, Skip):
                 skipped[replayed.reason] += 1
@@ -148,9 +149,7 @@ class RejectedDesk(RecordDesk[RejectedOptions, RejectedContact]):
                 passing += 1
             else:
                 failing[rejected.reasons[0]] += 1
-            if passing + failing.total() == options.limit:
-                break
-        return DryRun(passing, failing, skipped, -(-passing // self._settings.scoring.max_contacts))
+        return DryRun(passing, failing, plan.skipped(skipped), -(-passing // self._settings.scoring.max_contacts))
 
     def waiting(self) -> dict[str, int]:
         """Return the number of deferred contacts of the group in each retry topic that has some.

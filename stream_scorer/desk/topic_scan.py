@@ -15,9 +15,10 @@ from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from stream_scorer.core.desk.record_filter import Bound, RecordFilter
+    from stream_scorer.core.desk.selection import OffsetBounds
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.settings import Settings
 
@@ -31,6 +32,7 @@ class TopicScan:
         settings: the cluster.
         topic: its topic; it must exist.
         selection: partition, times, offsets and places of the records.
+        within: only these offsets of each partition; None: all that the topic has now.
         timeout_s: limit without progress, in seconds.
 
     Raises:
@@ -38,7 +40,15 @@ class TopicScan:
         UsageError: the topic has no such partition.
     """
 
-    def __init__(self, settings: Settings, topic: str, selection: RecordFilter, *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        selection: RecordFilter,
+        *,
+        within: Mapping[int, OffsetBounds] | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
         count = check_topics(settings, [topic], rights=reading_rights(settings, [topic]))[topic]
         if selection.partition is not None and selection.partition >= count:
             raise UsageError(f"--partition {selection.partition}: topic {topic} has the partitions 0 to {count - 1}")
@@ -48,6 +58,8 @@ class TopicScan:
         self._log = LogReader(settings, settings.kafka.group_id, timeout_s=timeout_s)
         everything = self._log.stable_ranges(topic, count)
         self._ranges = {number: everything[number] for number in self._partitions}
+        if within is not None:
+            self._ranges = {n: _common(one, within[n]) for n, one in self._ranges.items() if n in within}
 
     def records(self) -> Iterator[SourceRecord]:
         """Yield the records of `batches` one by one."""
@@ -117,3 +129,8 @@ class TopicScan:
                 begin = max(extent.begin, min(wanted))
                 reduced[number] = OffsetRange(begin, max(begin, min(extent.end, max(wanted) + 1)))
         return reduced
+
+
+def _common(one: OffsetRange, other: OffsetBounds) -> OffsetRange:
+    begin = min(max(one.begin, other.begin), one.end)
+    return OffsetRange(begin, max(begin, min(one.end, other.end)))

@@ -17,7 +17,10 @@ from confluent_kafka.admin import AdminClient
 from desk_harness import DECISION, DeskHarness, each_once
 from scoring_harness import FEATURES, PATIENCE_S, SCORE, Input, ScoringHarness, contact, event, wait_until
 
+from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.verdict import SkipReason
 from stream_scorer.desk.rejected import RejectedDesk, RejectedOptions
+from stream_scorer.errors import UsageError
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -250,8 +253,8 @@ def test_a_list_counts_states_and_a_discarded_contact_stays_closed(stage: Worker
     # The question before a job has the number that the job decides: a record that was decided is outside of its limit.
     with patch.dict(os.environ, desk.environment(), clear=True):
         opened = RejectedDesk(load_settings(None))
-        counts = [opened.open(RejectedOptions(limit=limit)) for limit in (1, 2, None)]
-    assert counts == [1, 2, 3]
+        plans = [opened.plan(Action.DISCARDED, RejectedOptions(limit=limit), None) for limit in (1, 2, None)]
+        assert [opened.prediction(plan).records for plan in plans] == [1, 2, 3]
 
 
 def test_a_job_that_is_resumed_keeps_its_selection(stage: WorkerHarness) -> None:
@@ -262,13 +265,25 @@ def test_a_job_that_is_resumed_keeps_its_selection(stage: WorkerHarness) -> None
     # Neither more than its limit, nor what was rejected after its beginning.
     resumed = desk.row("rejected", "replay", "--job", "monday", "--yes")
     assert (first["decided"], resumed["decided"]) == (2, 0)
+    # The dry run and the question count what is left of the job, not what a new one would select.
+    repair = ("rejected", "replay", "--set", "previous_calls=3")
+    price = desk.row(*repair, "--limit", "3", "--job", "tuesday", "--yes", "--rate", "100000")
+    assert price["decided"] == 3
+    price = desk.row("rejected", "replay", "--job", "tuesday", "--dry-run")
+    assert (price["pass"], price["fail_again"], price["skipped"]) == (0, {}, {"decided before": 3})
+    with patch.dict(os.environ, desk.environment(), clear=True):
+        opened = RejectedDesk(load_settings(None))
+        plan = opened.plan(Action.REPLAYED, RejectedOptions(), "tuesday")
+        assert opened.prediction(plan) == (0, {SkipReason.DONE_BEFORE: 3})
+        with pytest.raises(UsageError, match="no job mondy has begun"):
+            opened.plan(Action.REPLAYED, RejectedOptions(), "mondy")
     other = desk.call("rejected", "replay", "--reason", "wrong_type", "--job", "monday", "--yes")
     assert other.returncode == 2
     assert "job monday was begun with other options" in other.stderr
     mistyped = desk.call("rejected", "replay", "--job", "mondy", "--yes")
     assert mistyped.returncode == 2
     assert "no job mondy has begun, and without an option it would decide every record" in mistyped.stderr
-    assert len(desk.decisions()) == 2
+    assert len(desk.decisions()) == 5
 
 
 def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness) -> None:
@@ -281,6 +296,10 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
     assert (job.returncode, out, errors) == (130, "", errors)
     match = re.fullmatch(r"interrupted after \d+ records: .* with (--job replay-\S+ --yes)\n", errors)
     assert match is not None, errors
+    done = len(desk.decisions())
+    desk.reject(bad_contacts(1))  # after its beginning
+    price = desk.row("rejected", "replay", *match[1].split()[:2], "--dry-run")
+    assert (price["fail_again"], price["skipped"]) == ({"wrong_type": 200 - done}, {"decided before": done})
     desk.row("rejected", "replay", *match[1].split(), "--rate", "100000")
     assert len(desk.decisions()) == len(desk.rows(stage.topics["features"])) == 200
 

@@ -115,5 +115,5 @@ def test_entries_of_an_audit_event() -> None:
 
 def test_a_line_of_a_decision_has_the_decided_place_beside_its_own() -> None:
     [row] = table_rows(decoded(decision("r/0/1", result_place="f/0/9"), "Decision"), ALL)
-    assert list(row) == "place timestamp action decided_place operator note job result_place".split()
+    assert list(row) == ["place", "timestamp", "action", "decided_place", "operator", "note", "job", "result_place"]
     assert (row["place"], row["decided_place"], row["result_place"]) == ("t/1/7", "r/0/1", "f/0/9")
