@@ -75,7 +75,7 @@ class Retarget:
             return SkipReason.NO_SCORES
         entries = [self._target.entry(score) for score in scores]
         rebuilt = Rebuilt(callback, self._target, scores[0].model_id, entries)
-        return rebuilt if rebuilt.fits else SkipReason.TOO_LARGE
+        return rebuilt if rebuilt.fits else SkipReason.BODY_TOO_LARGE
 
     def _scores(self, callback: Callback) -> list[Score] | None:
         """Return the scores of a callback, in order; None: one is deleted, or is that of another contact."""

@@ -76,6 +76,10 @@ class Decision(NamedTuple):
         return fields
 
 
+# Its headers are as large as those of any decision, for a size check before there is one.
+SIZED_DECISION: Final = Decision("-" * 36, "", None, "", "", "", "", 10**13)
+
+
 def decision_of(fields: Mapping[str, Any]) -> Decision:
     """Return the decision of a decoded value."""
     others = {name: fields[name] for name in Decision._fields if name != "decided_at_ms"}

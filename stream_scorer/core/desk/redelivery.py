@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.callbacks.records import UNANSWERED_HEADER, callback_id_of, read_callback, threshold_headers
-from stream_scorer.core.desk.decisions import NO_CHANGES, RETARGETED, Action, Decision
+from stream_scorer.core.desk.decisions import NO_CHANGES, RETARGETED, SIZED_DECISION, Action
 from stream_scorer.core.desk.record_counts import UNKNOWN, campaign_name
 from stream_scorer.core.desk.record_filter import RecordIds
 from stream_scorer.core.desk.rejected_record import RejectedRecord, parse_rejected
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.callbacks.types import Callback
+    from stream_scorer.core.desk.decisions import Decision
     from stream_scorer.core.desk.desk_filter import DeskFilter
     from stream_scorer.core.desk.verdict import Verdict
     from stream_scorer.core.records import Headers, SourceRecord
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 DELIVERABLE: Final = ("refused", "gave_up", "no_address", "no_contact_id")
 # Reasons of a record that is no score or no callback, or of a score that fits no callback.
 UNDELIVERABLE: Final = ("undecodable", "invalid_contact", "too_large")
-# As large as any decision's headers.
-_SIZED: Final = Decision("-" * 36, "", None, Action.REDELIVERED, "", "", "", 10**13)
 
 
 class DeliveryState(StrEnum):
@@ -181,7 +180,7 @@ class Redelivery:
             renewed = rebuilt.decided(decision)
             return self._output(record, renewed.callback_id.encode(), renewed, decision)
 
-        if not self._fits(publish(_SIZED)):
+        if not self._fits(publish(SIZED_DECISION)):
             return Skip(SkipReason.TOO_LARGE)
         return Decide(publish, NO_CHANGES if rebuilt is None else {RETARGETED: callback.callback_id})
 

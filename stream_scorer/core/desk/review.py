@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.desk.decisions import DECISION_HEADER, Action
+from stream_scorer.core.desk.decisions import DECISION_HEADER, SIZED_DECISION, Action
 from stream_scorer.core.desk.record_counts import UNKNOWN, campaign_name, time_of_ms
 from stream_scorer.core.desk.record_filter import RecordIds
 from stream_scorer.core.desk.rejected_record import REASON_HEADER
@@ -157,14 +157,11 @@ class Accept:
         if review.fields is None or review.acceptance_problem is not None:
             return Skip(SkipReason.ONLY_DISCARDABLE)
         value = self._encode({**review.fields, "review_reasons": []})
-        output = Output(self._scores, record.key, value, record.headers, -1)
-        if not self._fits(output):
-            return Skip(SkipReason.TOO_LARGE)
 
         def publish(decision: Decision) -> Output:
-            return output._replace(headers=[*record.headers, *decision.headers])
+            return Output(self._scores, record.key, value, [*record.headers, *decision.headers], -1)
 
-        return Decide(publish)
+        return Decide(publish) if self._fits(publish(SIZED_DECISION)) else Skip(SkipReason.TOO_LARGE)
 
 
 def _sources(record: SourceRecord) -> list[bytes | None]:
