@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -23,6 +23,7 @@ from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, rec
 from stream_scorer.cli.output_formats import OutputFormat, row_output
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
+from stream_scorer.core.desk.held_callbacks import REMEDY
 from stream_scorer.core.desk.record_counts import GroupBy
 from stream_scorer.core.desk.record_rows import iso_time
 from stream_scorer.desk.deliveries import DeliveryDesk, DeliveryOptions
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from stream_scorer.desk.deliveries import Explained
 
 app = typer.Typer(help="List, explain and repeat the callbacks that were not delivered.", no_args_is_help=True)
+
+# The reason why a callback is held has the name of a target.
+_HELD_CELL: Final = 120
 
 CallbacksArgument: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Callback id, or the id of one of its contacts.")
@@ -67,7 +71,7 @@ def selection(
 @with_examples(
     "deliveries list",
     "deliveries list --by campaign --since 24h",
-    "deliveries list --reason refused --by hour -o csv --out refused.csv",
+    "deliveries list --held --by campaign",
 )
 @sharing(options=selection)
 def list_(
@@ -75,20 +79,34 @@ def list_(
     *,
     config: ConfigOption = None,
     by: Annotated[GroupBy, typer.Option("--by", help="Count by this.")] = GroupBy.REASON,
+    held: Annotated[
+        bool, typer.Option("--held", help="Count the held callbacks instead, which need no decision.")
+    ] = False,
     output: FormatOption = None,
     out: OutOption = None,
 ) -> None:
     """Count the callbacks that were refused or given up, with share, state, first, last and an example of each group.
 
     Records of the topic that are no callbacks are counted, too: they can only be discarded. A line on standard error
-    has the number of held callbacks, whose bodies do not fit the present target.
+    has the number of held callbacks, whose bodies do not fit the present target. --held counts these, with the reason
+    of each group, and gives the remedy. They cannot be decided: the campaign worker still delivers each once.
     """
+    if held and options.reasons:
+        raise UsageError("--held: leave out --reason, and use --by or --where: a held callback was not rejected")
     settings = load_settings(config)
     desk = DeliveryDesk(settings)
+    if held:
+        counts = desk.held_counts(options, by)
+        with row_output(output, out, empty="no held callbacks", max_cell=_HELD_CELL) as rows:
+            for row in counts.rows():
+                rows.write(row)
+        if counts.total:
+            typer.echo(f"remedy: {REMEDY}", err=True)
+        return
     with row_output(output, out, empty="no rejected callbacks") as rows:
         for row in desk.counts(options, by).rows():
             rows.write(row)
-    print_waiting("held", "callbacks", desk.held, settings.delivery_group_id)
+    print_waiting("held", "callbacks", desk.waiting_held, settings.delivery_group_id)
 
 
 @app.command()
@@ -115,15 +133,14 @@ def explain(
         raise UsageError("name a callback or a contact, or select records with an option such as --reason or --place")
     if body and output not in (OutputFormat.JSON, OutputFormat.JSONL):
         raise UsageError("--body needs -o json or -o jsonl: a body has personal data")
-    settings = load_settings(config)
-    found = DeliveryDesk(settings).explanations(options)
+    desk = DeliveryDesk(load_settings(config))
     write_explanations(
-        found,
+        desk.explanations(options),
         lines=lambda one: _lines(one.explanation),
         row=partial(_row, with_body=body),
         output=output,
         out=out,
-        topic=settings.topics.callbacks_rejected,
+        not_found=partial(desk.not_found, options),
     )
 
 

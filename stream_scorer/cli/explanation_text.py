@@ -28,7 +28,7 @@ def write_explanations(
     row: Callable[[Explained], dict[str, Any]],
     output: OutputFormat | None,
     out: Path | None,
-    topic: str,
+    not_found: Callable[[], str],
 ) -> None:
     """Print explanations as text, or as rows if a format or a file is given.
 
@@ -38,14 +38,14 @@ def write_explanations(
         row: the row of one.
         output: the format.
         out: a new file.
-        topic: the topic of the records.
+        not_found: the error if there is none.
 
     Raises:
         UsageError: there is no explanation.
     """
     first = next(explanations, None)
     if first is None:
-        raise UsageError(f"no record of {topic} is selected: check the id and the options")
+        raise UsageError(not_found())
     found = chain([first], explanations)
     if output is None and out is None:
         for one in found:

@@ -113,8 +113,10 @@ def explain(
     if not options.given:
         raise UsageError("name a contact, or select records with an option such as --reason or --place")
     settings = load_settings(config)
-    found = RejectedDesk(settings).explanations(replace(options, max_replays=max_replays))
-    write_explanations(found, lines=_lines, row=_row, output=output, out=out, topic=settings.topics.rejected)
+    desk = RejectedDesk(settings)
+    found = desk.explanations(replace(options, max_replays=max_replays))
+    not_found = partial(desk.not_found, options)
+    write_explanations(found, lines=_lines, row=_row, output=output, out=out, not_found=not_found)
 
 
 @app.command()

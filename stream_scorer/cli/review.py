@@ -75,9 +75,9 @@ def explain(
     """
     if not options.given:
         raise UsageError("name a contact, or select records with an option such as --reason or --place")
-    settings = load_settings(config)
-    found = ReviewDesk(settings).explanations(options)
-    write_explanations(found, lines=_lines, row=dict, output=output, out=out, topic=settings.topics.review)
+    desk = ReviewDesk(load_settings(config))
+    found, not_found = desk.explanations(options), partial(desk.not_found, options)
+    write_explanations(found, lines=_lines, row=dict, output=output, out=out, not_found=not_found)
 
 
 @app.command()

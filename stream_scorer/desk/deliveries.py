@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.callbacks.records import callback_value
+from stream_scorer.core.callbacks.records import callback_value, read_callback
 from stream_scorer.core.desk.decisions import DECISION_HEADER
 from stream_scorer.core.desk.delivery_explanation import ReceiptFact, explain_delivery
+from stream_scorer.core.desk.desk_filter import DeskFilter
 from stream_scorer.core.desk.expression import DELIVERY_NAMES
+from stream_scorer.core.desk.held_callbacks import HeldCallback, is_held, not_decided_text
+from stream_scorer.core.desk.record_counts import RecordCounts
 from stream_scorer.core.desk.record_filter import Bound, RecordFilter
 from stream_scorer.core.desk.redelivery import (
     DELIVERABLE,
@@ -22,10 +26,10 @@ from stream_scorer.core.desk.redelivery import (
     parse_rejected_callback,
     retargeted_id,
 )
-from stream_scorer.core.retry_topics import HELD_HEADER
 from stream_scorer.desk.record_desk import DeskOptions, RecordDesk, current_ms
 from stream_scorer.desk.retarget import Retarget
 from stream_scorer.desk.topic_scan import TopicScan
+from stream_scorer.errors import BrokerError
 from stream_scorer.kafka.admin.acls import deliveries_desk_rights
 from stream_scorer.kafka.admin.topic_limits import max_message_bytes
 from stream_scorer.kafka.admin.topics import check_topics
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.core.desk.decisions import DecidedRecords
     from stream_scorer.core.desk.delivery_explanation import DeliveryExplanation
-    from stream_scorer.core.desk.desk_filter import DeskFilter
+    from stream_scorer.core.desk.record_counts import GroupBy
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.settings import Settings
 
@@ -120,17 +124,55 @@ class DeliveryDesk(RecordDesk[DeliveryOptions, RejectedCallback]):
         partitions = check_topics(self._settings, [topic])[topic]
         return Retarget(self._log, topic, partitions, self._framing.reader(SchemaFile.CONTACT_SCORE), self._target)
 
-    def held(self) -> dict[str, int]:
+    def waiting_held(self) -> dict[str, int]:
         """Return the number of held callbacks in each retry topic that has some.
 
         Raises:
             BrokerError: as `waiting_in`.
         """
+        settings = self._settings
         return self.waiting_in(
-            self._settings.topics.retries(),
-            self._settings.delivery_group_id,
-            lambda record: any(name == HELD_HEADER for name, _ in record.headers),
+            settings.topics.retries(), settings.delivery_group_id, lambda record: is_held(record.headers)
         )
+
+    def held(self, options: DeliveryOptions) -> Iterator[HeldCallback]:
+        """Yield the held callbacks that are selected.
+
+        Raises:
+            BrokerError: as `uncommitted`.
+        """
+        settings = self._settings
+        selected = DeskFilter(
+            options.records(current_ms()), frozenset(options.reasons), options.expression(), self._parse_held
+        )
+        records = self.uncommitted(settings.topics.retries(), settings.delivery_group_id)
+        found = (selected.read(one.as_source_record(topic)) for topic, one in records)
+        yield from islice((one for one in found if one is not None), options.limit)
+
+    def held_counts(self, options: DeliveryOptions, by: GroupBy) -> RecordCounts:
+        """Count the held callbacks that are selected, by default by why they are held."""
+        counts = RecordCounts(by, ())
+        for one in self.held(options):
+            counts.add(one.record, reason=one.detail, campaign=one.campaign)
+        return counts
+
+    def not_found(self, options: DeliveryOptions) -> str:
+        try:
+            count = sum(1 for _ in self.held(options))
+        except BrokerError:
+            count = 0
+        if count:
+            return f"no record of {self.topic} is selected, and {not_decided_text(count)}"
+        return super().not_found(options)
+
+    def _parse_held(self, record: SourceRecord) -> HeldCallback | None:
+        if not is_held(record.headers):
+            return None
+        try:
+            callback = read_callback(self._reader, record)
+        except UndecodableError:
+            return None
+        return HeldCallback(record, callback, misfit(self._settings, callback))
 
     def explanations(self, options: DeliveryOptions) -> Iterator[Explained]:
         """Yield an explanation of each selected record, each partition's in order.

@@ -232,7 +232,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
         decided, counts = self.decided(), RecordCounts(by, list(self.states))
         for found in self.matching(options, current_ms()):
             state = self.state(found, decided.action(found.record.source), options)
-            counts.add(found.record, state, reason=next(iter(found.reasons), ""), campaign=found.campaign)
+            counts.add(found.record, state=state, reason=next(iter(found.reasons), ""), campaign=found.campaign)
         return counts
 
     def prediction(self, plan: JobPlan[Options]) -> Prediction:
@@ -259,13 +259,19 @@ class RecordDesk(ABC, Generic[Options, Found]):
         Raises:
             BrokerError: as `uncommitted_ranges`.
         """
+        return Counter(name for name, one in self.uncommitted(topics, group_id) if is_counted(one))
+
+    def uncommitted(self, topics: Sequence[str], group_id: str) -> Iterator[tuple[str, Record]]:
+        """Yield the records above a group's commits of each existing topic, with its name.
+
+        Raises:
+            BrokerError: as `uncommitted_ranges`.
+        """
         group_log = LogReader(self._settings, group_id, timeout_s=_COMMITS_S)
-        counts: dict[str, int] = {}
         for name, partitions in check_topics(self._settings, existing_topics(self._settings, topics)).items():
-            extents = uncommitted_ranges(group_log, name, partitions)
-            if count := sum(is_counted(one) for batch in self._log.read(name, extents) for one in batch):
-                counts[name] = count
-        return counts
+            for batch in self._log.read(name, uncommitted_ranges(group_log, name, partitions)):
+                for one in batch:
+                    yield name, one
 
     def scan(self, options: Options, now_ms: int) -> TopicScan:
         """Return the scan of the topic within the bounds of the options."""
@@ -388,7 +394,11 @@ class RecordDesk(ABC, Generic[Options, Found]):
                 return
         if foreign:
             raise UsageError(f"only records of other programs are selected, such as {foreign}: check topics.*")
-        raise UsageError(f"no record of {self.topic} is selected: check the options")
+        raise UsageError(self.not_found(options))
+
+    def not_found(self, options: Options) -> str:  # noqa: ARG002 - of the desks that know of other topics
+        """Return the error of options that select no record of the topic."""
+        return f"no record of {self.topic} is selected: check the ids and the options"
 
     def _encode(self, decision: Decision) -> bytes:
         return self._decision_codec.encode(decision.as_fields())

@@ -187,6 +187,59 @@ def test_a_discarded_callback_stays_closed(desk: CallbackDesk, receiver: Receive
     reconciled(desk)
 
 
+def hold(desk: CallbackDesk, callback_id: str, **changes: Any) -> None:
+    """Puts a held callback in the last retry topic, as a worker with another target does."""
+    value = {
+        "callback_id": callback_id,
+        "campaign_id": "spring",
+        "target": "genesys-outbound https://api.example/contactlists/l-1",
+        "body": b"[]",
+        "sources": ["scores/0/1"],
+        "event_ids": [f"event-of-{callback_id}"],
+        "contact_ids": [f"contact-of-{callback_id}"],
+        "planned_at": 1,
+        "attempts": 3,
+        "not_before": 1,
+        **changes,
+    }
+    producer = Producer({"bootstrap.servers": desk.stage.bootstrap_servers, "linger.ms": 0})
+    headers: Any = [("stream-scorer-held", value["target"].encode()), ("stream-scorer-last-status", b"503")]
+    producer.produce(desk.campaign.tier(4), CALLBACK.encode(value), callback_id.encode(), headers=headers)
+    assert producer.flush(PATIENCE_S) == 0
+
+
+def test_held_callbacks_are_listed_with_reason_and_remedy_and_are_not_decided(desk: CallbackDesk) -> None:
+    hold(desk, "k1")
+    hold(desk, "k2")
+    hold(desk, "k3", campaign_id="autumn", target="webhook http://127.0.0.1:1")
+    assert f"held: 3 callbacks wait in {desk.campaign.tier(4)}" in desk.call("deliveries", "list").stderr
+
+    done = desk.call("deliveries", "list", "--held")
+    assert done.returncode == 0, done.stderr
+    rows = {row.pop("reason"): row for row in map(json.loads, done.stdout.splitlines())}
+    other = "its body was made for 'genesys-outbound https://api.example/contactlists/l-1'"
+    fits = "its body fits the present target: the next start of `stream-scorer callbacks` delivers it"
+    assert {reason: row["records"] for reason, row in rows.items()} == {other: 2, fits: 1}
+    assert list(rows[other]) == ["records", "share", "first", "last", "example"]
+    assert done.stderr.startswith("remedy: set the former target or columns back")
+    assert desk.row("deliveries", "list", "--held", "k1", "--by", "campaign")["records"] == 1
+    chosen = ("--where", "status == 503 and campaign_id == 'autumn' and reason == 'held'")
+    assert desk.row("deliveries", "list", "--held", *chosen)["records"] == 1
+    assert desk.call("deliveries", "list", "--held", "--reason", "refused").returncode == 2
+
+    for arguments in (
+        ("explain", "contact-of-k1"),
+        ("replay", "k1", "--yes"),
+        ("replay", "k1", "--retarget", "--yes"),
+        ("discard", "k1", "--note", "n", "--yes"),
+    ):
+        done = desk.call("deliveries", *arguments)
+        assert done.returncode == 2
+        [line] = done.stderr.splitlines()
+        assert "1 selected callbacks are held (`deliveries list --held`): the campaign worker still delivers" in line
+    assert desk.decisions() == []
+
+
 @pytest.mark.slow
 def test_a_list_counts_the_callbacks_that_are_held(desk: CallbackDesk, receiver: Receiver) -> None:
     stage = desk.campaign

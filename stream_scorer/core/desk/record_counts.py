@@ -48,30 +48,31 @@ class RecordCounts:
         self._states = [str(state) for state in states]
         self._groups: dict[str, _Group] = {}
 
-    def add(self, record: SourceRecord, state: str, *, reason: str, campaign: str) -> None:
-        """Count a record with the values that it may be grouped by."""
+    def add(self, record: SourceRecord, *, reason: str, campaign: str, state: str | None = None) -> None:
+        """Count a record with the values that it may be grouped by; ``state``: None where records have none."""
         at_ms = record.timestamp_ms
         names = {GroupBy.REASON: reason, GroupBy.CAMPAIGN: campaign, GroupBy.HOUR: _hour(at_ms)}
         group = self._groups.setdefault(names[self._by] or UNKNOWN, _Group(self._states))
         group.records += 1
-        group.states[state] += 1
+        if state is not None:
+            group.states[state] += 1
         group.first_ms = at_ms if group.first_ms < 0 else min(group.first_ms, at_ms)
         group.last_ms = max(group.last_ms, at_ms)
         group.example = group.example or record.source
 
-    def total(self, *states: str) -> int:
-        """Return the number of records in these states."""
-        return sum(group.states[state] for group in self._groups.values() for state in states)
+    @property
+    def total(self) -> int:
+        """Number of records."""
+        return sum(group.records for group in self._groups.values())
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each group, the largest first, those of hours in order."""
-        total = sum(group.records for group in self._groups.values())
         named = sorted(self._groups.items(), key=lambda one: one[0] if self._by is GroupBy.HOUR else -one[1].records)
         for name, group in named:
             yield {
                 str(self._by): name,
                 "records": group.records,
-                "share": round(group.records / total, 4),
+                "share": round(group.records / self.total, 4),
                 **group.states,
                 "first": iso_time(group.first_ms),
                 "last": iso_time(group.last_ms),

@@ -65,12 +65,7 @@ class RejectedCallback(NamedTuple):
 
     @property
     def ids(self) -> RecordIds:
-        """Its ids; a callback id is selected like a contact id."""
-        callback = self.callback
-        if callback is None:
-            return RecordIds()
-        names = (callback.callback_id, *callback.contact_ids)
-        return RecordIds(names, callback.event_ids, sources=callback.sources)
+        return RecordIds() if self.callback is None else ids_of_callback(self.callback)
 
     @property
     def campaign(self) -> str:
@@ -79,17 +74,25 @@ class RejectedCallback(NamedTuple):
     @property
     def values(self) -> Mapping[str, Any]:
         """The values of `stream_scorer.core.desk.expression.DELIVERY_NAMES`."""
-        rejected, callback = self.rejected, self.callback
+        rejected = self.rejected
         values: dict[str, Any] = {"reason": rejected.reason, "detail": rejected.detail, "status": rejected.status}
-        if callback is None:
-            return values
-        return values | {
-            "callback_id": callback.callback_id,
-            "campaign_id": callback.campaign_id,
-            "target": callback.target,
-            "contacts": len(callback.contact_ids),
-            "attempts": callback.attempts,
-        }
+        return values if self.callback is None else values | values_of_callback(self.callback)
+
+
+def ids_of_callback(callback: Callback) -> RecordIds:
+    """Return the ids of a callback; its own id is selected like a contact id."""
+    return RecordIds((callback.callback_id, *callback.contact_ids), callback.event_ids, sources=callback.sources)
+
+
+def values_of_callback(callback: Callback) -> dict[str, Any]:
+    """Return the values of a callback for an expression."""
+    return {
+        "callback_id": callback.callback_id,
+        "campaign_id": callback.campaign_id,
+        "target": callback.target,
+        "contacts": len(callback.contact_ids),
+        "attempts": callback.attempts,
+    }
 
 
 def parse_rejected_callback(record: SourceRecord, codec: Codec, campaigns: Collection[str]) -> RejectedCallback:
