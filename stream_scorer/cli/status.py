@@ -40,7 +40,7 @@ from stream_scorer.settings.types import BaseUrl
 # Wide enough for every column without a terminal, so that no cell wraps in a file.
 _FILE_WIDTH: Final = 160
 _LOOK: Final[Mapping[str, Any]] = MappingProxyType({"box": box.SIMPLE_HEAD, "padding": (0, 2, 0, 0), "pad_edge": False})
-_LOOPS: Final = ("scoring", "planner", "deliverer")
+_COMMANDS: Final = MappingProxyType({"scoring": "run", "planner": "callbacks", "deliverer": "callbacks"})
 # How often the end of a pipe's reader is looked for.
 _LOOK_S: Final = 0.2
 
@@ -69,11 +69,11 @@ def status(
         bool, typer.Option("--json", help="Print JSON: one object; with --watch one line a reading.")
     ] = False,
 ) -> None:
-    """Print how far the workers are: lag, rate and time left of each partition, and what waits in the retry topics.
+    """Print how far the workers are: lag, rate, time left and member of each partition, and what waits to be retried.
 
-    Everything is read from Kafka: the commits of the groups and the ends of their topics, twice, because rate and time
-    left follow from the difference. The groups of the campaign worker are included if they have commits. Nothing is
-    changed. With --admin, the state of each worker is added: circuit breaker, quota, callbacks.
+    Everything is read from Kafka: the commits and members of the groups and the ends of their topics, twice, because
+    rate and time left follow from the difference. The groups of the campaign worker are included if they have commits.
+    Nothing is changed. With --admin, the state of each worker is added: circuit breaker, quota, callbacks.
 
     With --watch a terminal shows the present state. Elsewhere each reading is one line.
 
@@ -138,6 +138,7 @@ class State(NamedTuple):
             "group_id": group.group_id,
             "topic": group.topic,
             **self.pace(group.loop)._asdict(),
+            "members": None if group.members is None else [member._asdict() for member in group.members],
             "partitions": [
                 {"partition": number, "committed": one.committed, "end": one.end, **paces[number]._asdict()}
                 for number, one in group.partitions.items()
@@ -154,10 +155,13 @@ def renderables(state: State) -> Iterator[RenderableType]:
     """Yield the parts of the text: a heading and a table for each group, then the workers."""
     for group in state.after.groups:
         pace = state.pace(group.loop)
-        yield Text(f"{group.loop}: group {group.group_id} on {group.topic}, {state.read_at}", style="bold")
+        members = _members(group)
+        yield Text(f"{group.loop}: group {group.group_id} on {group.topic}, {members}, {state.read_at}", style="bold")
         yield _partitions(state, group, pace)
         if group.waiting is not None:
             yield Text(f"waiting in retry topics: {_waiting(group)}")
+        if group.is_stopped:
+            yield Text(f"no member reads it: start `stream-scorer {_COMMANDS[group.loop]}`", style="red")
         for note in group.notes:
             yield Text(f"note: {note}", style="yellow")
         yield Text()
@@ -169,16 +173,24 @@ def renderables(state: State) -> Iterator[RenderableType]:
 
 def _partitions(state: State, group: GroupOffsets, total: Pace) -> Table:
     table = Table(**_LOOK)
+    with_owners = bool(group.members)
     for name in ("partition", "committed", "end", "lag", "rate", "time left"):
         table.add_column(name, justify="right", overflow="fold")
+    if with_owners:
+        table.add_column("member", overflow="fold")
     paces = partition_paces(state.before, state.after, group.loop)
     for number, one in group.partitions.items():
         committed = "none" if one.committed is None else f"{one.committed:,}"
-        table.add_row(str(number), committed, f"{one.end:,}", *_cells(paces[number]))
+        owners = [", ".join(group.owners(number)) or "none"] if with_owners else []
+        table.add_row(str(number), committed, f"{one.end:,}", *_cells(paces[number]), *owners)
     if len(group.partitions) > 1:
         table.add_section()
         table.add_row("all", "", "", *_cells(total), style="bold")
     return table
+
+
+def _members(group: GroupOffsets) -> str:
+    return f"members {'unknown' if group.members is None else len(group.members)}"
 
 
 def _cells(pace: Pace) -> tuple[str, str, str]:
@@ -214,7 +226,7 @@ def state_line(state: State) -> str:
     parts = [state.read_at]
     for group in state.after.groups:
         pace = state.pace(group.loop)
-        parts.append(f"{group.loop} lag {pace.lag:,}")
+        parts += [f"{group.loop} lag {pace.lag:,}", _members(group)]
         if pace.rate_per_s is not None:
             parts.append(rate_text(pace.rate_per_s))
         if pace.lag and (left := _left(pace)):

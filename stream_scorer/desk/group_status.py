@@ -6,6 +6,7 @@ It joins no group and changes nothing. A group without any commit is left out, e
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.desk.group_lag import GroupOffsets, PartitionOffsets, Reading
@@ -14,6 +15,7 @@ from stream_scorer.desk.uncommitted_records import commits_of, uncommitted_range
 from stream_scorer.errors import BrokerError, BrokerRefused, NothingToCheck, NotJudged
 from stream_scorer.kafka.admin.acls import Permission, denied_message
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
+from stream_scorer.kafka.admin.group_members import members_of
 from stream_scorer.kafka.consumer.log_reader import LogReader
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ class GroupStatus:
             for number, one in offsets.items()
             if one.committed is not None and one.committed < one.begin
         ]
-        return GroupOffsets(loop, group_id, topic, offsets, notes=tuple(notes))
+        members = members_of(self._admin.client, group_id, topic, timeout_s=self._timeout_s)
+        return GroupOffsets(loop, group_id, topic, offsets, members, notes=tuple(notes))
 
     def _with_waiting(
         self,
@@ -130,7 +133,7 @@ class GroupStatus:
                 continue
             records = (record for batch in log.read(topic, ranges) for record in batch) if span else iter(())
             waiting[topic] = sum(belongs(record.as_source_record(topic)) for record in records)
-        return GroupOffsets(group.loop, group.group_id, group.topic, group.partitions, waiting, tuple(notes))
+        return replace(group, waiting=waiting, notes=tuple(notes))
 
     def _is_of_group(self, record: SourceRecord) -> bool:
         """Return whether a record of a retry topic waits for this group: other groups skip those of each other."""

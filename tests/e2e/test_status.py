@@ -83,6 +83,10 @@ def test_what_waits_is_shown_for_each_partition_and_retry_topic(stage: WorkerHar
     text = done(stage.settings(), "--interval", "0.5")
     assert re.search(r"all +40 +0/s +does not fall", text), text
     assert f"{stage.retries[0]} 2" in text
+    # Records that no worker reads are what an operator looks for.
+    assert group["members"] == []
+    assert f"scoring: group {stage.group_id} on {stage.topics['features']}, members 0, " in text
+    assert "no member reads it: start `stream-scorer run`" in text
 
 
 @pytest.mark.slow
@@ -125,6 +129,14 @@ def test_the_campaign_worker_is_shown_with_its_groups(
     found = campaign.wait(groups, "no lag", needs=worker)
     assert found.keys() == {"planner", "deliverer", "worker"}
     assert found["planner"]["time_left_s"] == 0
+    for loop in ("planner", "deliverer"):
+        [member] = found[loop]["members"]
+        assert re.fullmatch(r"127\.0\.0\.1 [0-9a-f]{8}", member["name"]), member
+        assert member["partitions"] == [one["partition"] for one in found[loop]["partitions"]]
+    text = done(settings)
+    assert re.search(r"planner: .*, members 1, ", text), text
+    assert re.search(rf"^ +0 .* {re.escape(member['name'])} *$", text, re.MULTILINE), text
+    assert "no member reads it" not in text
     assert sum(found["deliverer"]["waiting"].values()) == 0
     assert found["worker"]["callbacks"] == {"in_flight": 0, "waiting": 0, "held": 0, "campaigns_blocked": 0}
     assert worker.stop() == 0
@@ -139,8 +151,8 @@ def test_watch_in_a_pipe_is_one_line_a_reading_and_ctrl_c_ends_it(stage: WorkerH
     process.send_signal(signal.SIGINT)
     rest, error = process.communicate(timeout=30)
     assert (process.returncode, error) == (130, "")
-    assert re.fullmatch(r"\S+Z  scoring lag 0  waiting 0\n", lines[0]), lines
-    assert re.fullmatch(r"\S+Z  scoring lag 0  0/s  waiting 0\n", lines[2]), lines
+    assert re.fullmatch(r"\S+Z  scoring lag 0  members 0  waiting 0\n", lines[0]), lines
+    assert re.fullmatch(r"\S+Z  scoring lag 0  members 0  0/s  waiting 0\n", lines[2]), lines
     assert all(line.endswith("waiting 0") for line in rest.splitlines())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stream_scorer.core.desk.group_lag import (
+    GroupMember,
     GroupOffsets,
     Pace,
     PartitionOffsets,
@@ -26,6 +29,17 @@ def test_the_lag_counts_uncommitted_records_that_still_exist() -> None:
     assert PartitionOffsets(50, 40, 100).lag == 50, "what retention has deleted cannot be read"
     assert PartitionOffsets(0, 101, 100).lag == 0
     assert reading(0.0, (0, 1, 3), (0, 0, 7)).lag == 9
+
+
+def test_a_group_with_records_and_without_members_is_stopped() -> None:
+    [busy] = reading(0.0, (0, 1, 3)).groups
+    [idle] = reading(0.0, (0, 3, 3)).groups
+    member = GroupMember("scorer-0", (0,))
+    assert [replace(one, members=()).is_stopped for one in (busy, idle)] == [True, False]
+    assert replace(idle, members=(), waiting={"retry": 1}).is_stopped
+    assert not replace(busy, members=(member,)).is_stopped
+    assert not busy.is_stopped, "not known"
+    assert [replace(busy, members=(member,)).owners(number) for number in (0, 1)] == [("scorer-0",), ()]
 
 
 def test_the_rate_comes_from_commits_and_the_remaining_time_from_the_lag() -> None:

@@ -34,6 +34,13 @@ class PartitionOffsets(NamedTuple):
         return max(0, self.end - self.next_offset)
 
 
+class GroupMember(NamedTuple):
+    """Member of a group; ``partitions``: those of the group's input topic that are assigned to it."""
+
+    name: str
+    partitions: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class GroupOffsets:
     """Offsets of a group on its input topic.
@@ -43,6 +50,7 @@ class GroupOffsets:
         group_id: the group.
         topic: its input topic.
         partitions: offsets by partition.
+        members: its members; None: not known.
         waiting: records that wait in each retry topic; None: not counted.
         notes: what limits these numbers, one line each.
     """
@@ -51,6 +59,7 @@ class GroupOffsets:
     group_id: str
     topic: str
     partitions: Mapping[int, PartitionOffsets]
+    members: tuple[GroupMember, ...] | None = None
     waiting: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
 
@@ -58,6 +67,15 @@ class GroupOffsets:
     def lag(self) -> int:
         """Sum over all partitions."""
         return sum(one.lag for one in self.partitions.values())
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether records wait for the group, and it has no member."""
+        return self.members == () and self.lag + sum((self.waiting or {}).values()) > 0
+
+    def owners(self, partition: int) -> tuple[str, ...]:
+        """Return the names of the members to which a partition is assigned: one, or none."""
+        return tuple(one.name for one in self.members or () if partition in one.partitions)
 
 
 class Pace(NamedTuple):
