@@ -43,7 +43,7 @@ def callbacks(
         check_otel_environment(os.environ)
         target = build_target(settings)
         _log_contact_lists(check_contact_lists(target), log)
-        topics = settings.topics.campaign(levels=len(settings.callbacks.retry_delays_s))
+        topics = settings.campaign_topics
         wait_for_topics(settings, topics, callback_rights(settings))
         check_outputs(settings, topics[1:])
         # All existing ones: records may wait in later retry topics after the setting has become shorter.

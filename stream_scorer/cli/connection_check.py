@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,7 +13,7 @@ from stream_scorer.cli.standard_streams import SafeStream
 from stream_scorer.cli.unexpected import kafka_error
 from stream_scorer.doc_pages import docs_command
 from stream_scorer.errors import CheckFailed, StreamScorerError
-from stream_scorer.kafka.admin.acls import denied_message, scoring_rights
+from stream_scorer.kafka.admin.acls import callback_rights, denied_message, scoring_rights
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 from stream_scorer.kafka.admin.output_topics import check_outputs, decisions_shortage
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
@@ -21,8 +21,14 @@ from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.targets.factory import build_target, check_endpoint
 
 if TYPE_CHECKING:
+    from stream_scorer.kafka.admin.acls import Permission
     from stream_scorer.settings import Settings
 
+_TOPICS_REMEDY: Final = (
+    f"If they exist, this user has no right on them: {docs_command('security', 'the-least-rights')} has the command"
+    " that grants it."
+)
+_RIGHTS_REMEDY: Final = f"{docs_command('security', 'the-least-rights')} has the command that grants each right."
 _CONNECT_S: Final = 5.0
 
 
@@ -102,11 +108,14 @@ class Steps:
             CheckFailed: a step has failed; one line for each problem.
         """
         if self._problems:
-            raise CheckFailed("\n".join(self._problems))
+            # Two workers may lack the same topic.
+            raise CheckFailed("\n".join(dict.fromkeys(self._problems)))
 
 
 def check_connections(settings: Settings, check_settings: Callable[[], None]) -> None:
     """Check settings, Kafka, topics, rights, retention, login, model and endpoint, and print each step.
+
+    With a target of callbacks, topics and rights of the campaign worker are checked, too.
 
     Raises:
         CheckFailed: a step has failed; one line for each problem.
@@ -121,6 +130,7 @@ def check_connections(settings: Settings, check_settings: Callable[[], None]) ->
 
     steps.step("settings", checked, f"Set what is missing: {docs_command('settings')} has every key and its variable.")
     _check_kafka(steps, settings)
+    _check_campaign(steps, settings)
     if "settings" in steps.passed:
         with closing(ApiCheck(settings)) as api:
             steps.step(
@@ -149,19 +159,8 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
         "Check kafka.bootstrap_servers, kafka.properties, and whether the brokers run:"
         f" {docs_command('security', 'connect')}.",
     )
-    steps.step(
-        "topics",
-        lambda: _topics(settings),
-        "If they exist, this user has no right on them:"
-        f" {docs_command('security', 'the-least-rights')} has the command that grants it.",
-        needs=["Kafka"],
-    )
-    steps.step(
-        "rights",
-        lambda: _rights(settings),
-        f"{docs_command('security', 'the-least-rights')} has the command that grants each right.",
-        needs=["Kafka"],
-    )
+    steps.step("topics", lambda: _topics(settings), _TOPICS_REMEDY, needs=["Kafka"])
+    steps.step("rights", lambda: _rights(settings, scoring_rights(settings)), _RIGHTS_REMEDY, needs=["Kafka"])
     steps.step(
         "retention",
         lambda: _retention(settings),
@@ -171,11 +170,33 @@ def _check_kafka(steps: Steps, settings: Settings) -> None:
     )
 
 
-def _topics(settings: Settings) -> Iterator[str]:
-    found = check_topics(settings, settings.scoring_topics)
-    yield f"all {len(found)} of the scoring worker exist"
+def _check_campaign(steps: Steps, settings: Settings) -> None:
+    """Check topics and rights of the campaign worker; without a target of callbacks there is none."""
+    if settings.callbacks.target == "webhook" and settings.callbacks.url is None:
+        return
+    names = settings.campaign_topics
+    steps.step(
+        "campaign topics", lambda: _existing(settings, names, "campaign worker"), _TOPICS_REMEDY, needs=["Kafka"]
+    )
+    rights = callback_rights(settings)
+    steps.step("campaign rights", lambda: _rights(settings, rights), _RIGHTS_REMEDY, needs=["Kafka"])
+    steps.step(
+        "campaign retention",
+        lambda: _not_compacted(settings, names[1:]),
+        "Alter the configuration of the topic with kafka-configs.",
+        needs=["campaign topics"],
+    )
+
+
+def _existing(settings: Settings, names: Iterable[str], worker: str) -> Iterator[str]:
+    found = check_topics(settings, names)
+    yield f"all {len(found)} of the {worker} exist"
     for name, partitions in found.items():
         yield f"topic {name}: 1 partition" if partitions == 1 else f"topic {name}: {partitions} partitions"
+
+
+def _topics(settings: Settings) -> Iterator[str]:
+    yield from _existing(settings, settings.scoring_topics, "scoring worker")
     if not existing_topics(settings, [settings.topics.decisions]):
         yield (
             f"topic {settings.topics.decisions}: missing; no worker needs it, but `rejected replay` and the like:"
@@ -183,12 +204,13 @@ def _topics(settings: Settings) -> Iterator[str]:
         )
 
 
-def _rights(settings: Settings) -> Iterator[str]:
-    if (denied := denied_message(settings, scoring_rights(settings))) is not None:
+def _rights(settings: Settings, rights: Sequence[Permission]) -> Iterator[str]:
+    if (denied := denied_message(settings, rights)) is not None:
         raise CheckFailed(denied)
+    groups = ", ".join(right.name for right in rights if right.resource == "group")
     yield (
-        "the brokers report no missing right on the topics that exist; those on group and transactional id show when a"
-        " worker starts"
+        "the brokers report no missing right on the topics that exist; those on transactional ids and on the group"
+        f" {groups} show when a worker starts"
     )
 
 
@@ -201,6 +223,13 @@ def _retention(settings: Settings) -> Iterator[str]:
         raise CheckFailed("\n".join(short))
     is_whole = outputs.unchecked is None and hidden is None
     yield "no output is compacted, and retry topics and audit keep their records" if is_whole else "as far as visible"
+
+
+def _not_compacted(settings: Settings, outputs: Iterable[str]) -> Iterator[str]:
+    unchecked = check_outputs(settings, outputs).unchecked
+    if unchecked is not None:
+        typer.echo(f"warning: {unchecked}", err=True)
+    yield "no output is compacted" if unchecked is None else "as far as visible"
 
 
 def _check_endpoint(steps: Steps, settings: Settings) -> None:

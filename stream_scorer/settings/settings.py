@@ -88,6 +88,11 @@ class Settings(Section):
         return (*self.topics.scoring, *self.contact_retry_topics)
 
     @property
+    def campaign_topics(self) -> tuple[str, ...]:
+        """All topics of the campaign worker, each name once, the input first."""
+        return self.topics.campaign(levels=len(self.callbacks.retry_delays_s))
+
+    @property
     def planner_transactional_id(self) -> str:
         """Transactional id of the campaign worker's planner."""
         return self.kafka.transactional_id_of("planner", self.callbacks_group_id)
@@ -100,8 +105,7 @@ class Settings(Section):
     @property
     def all_topics(self) -> tuple[str, ...]:
         """All topics that ``topics create`` creates, each name once."""
-        campaign = self.topics.campaign(levels=len(self.callbacks.retry_delays_s))
-        return tuple(dict.fromkeys((*self.scoring_topics, *campaign, self.topics.decisions)))
+        return tuple(dict.fromkeys((*self.scoring_topics, *self.campaign_topics, self.topics.decisions)))
 
     @property
     def warnings(self) -> tuple[str, ...]:

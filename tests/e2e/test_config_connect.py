@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-STEPS = ("settings", "Kafka", "topics", "rights", "retention", "login", "model", "endpoint")
+CAMPAIGN = ("campaign topics", "campaign rights", "campaign retention")
+STEPS = ("settings", "Kafka", "topics", "rights", "retention", *CAMPAIGN, "login", "model", "endpoint")
 
 
 @pytest.fixture
@@ -80,9 +81,9 @@ def test_everything_is_there(environment: dict[str, str]) -> None:
 def test_marks_are_words_where_the_stream_has_no_symbols(environment: dict[str, str], encoding: str) -> None:
     marks, _ = checked({**environment, "STREAM_SCORER_CALLBACKS__TARGET": "log"}, 1, encoding=encoding)
     assert marks == {
-        **dict.fromkeys(("settings", "Kafka", "rights", "login", "model"), "ok"),
-        "topics": "FAILED",
-        **dict.fromkeys(("retention", "endpoint"), "-"),
+        **dict.fromkeys(("settings", "Kafka", "rights", "campaign rights", "login", "model"), "ok"),
+        **dict.fromkeys(("topics", "campaign topics"), "FAILED"),
+        **dict.fromkeys(("retention", "campaign retention", "endpoint"), "-"),
     }
 
 
@@ -96,13 +97,21 @@ def test_marks_are_words_where_the_stream_has_no_symbols(environment: dict[str, 
         ),
         (
             {"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:{port}"},
-            {"Kafka": "✗", "topics": "-", "rights": "-", "retention": "-"},
+            {"Kafka": "✗", "topics": "-", "rights": "-", "retention": "-", **dict.fromkeys(CAMPAIGN, "-")},
             ["no answer from Kafka at 127.0.0.1:{port}"],
         ),
         (
             {"STREAM_SCORER_TOPICS__SCORES": "no-such-topic"},
-            {"topics": "✗", "retention": "-"},
+            {"topics": "✗", "retention": "-", "campaign topics": "✗", "campaign retention": "-"},
             ["topic no-such-topic is missing"],
+        ),
+        *(
+            (
+                {f"STREAM_SCORER_TOPICS__{key}": "no-such-topic"},
+                {"campaign topics": "✗", "campaign retention": "-"},
+                ["topic no-such-topic is missing"],
+            )
+            for key in ("CALLBACKS", "CALLBACKS_REJECTED", "RECEIPTS")
         ),
         (
             {"STREAM_SCORER_AUDIT__RETENTION_DAYS": "900"},
@@ -168,6 +177,31 @@ def test_the_topic_of_decisions_is_not_needed_and_its_retention_is_checked(
     marks, done = checked({**environment, "STREAM_SCORER_TOPICS__DECISIONS": short}, 1)
     assert marks["retention"] == "✗"
     assert f"topic {short} keeps decisions for 1 days, and audit.retention_days is 400" in done.stderr
+
+
+def test_the_campaign_worker_is_checked_where_callbacks_have_a_target(
+    environment: dict[str, str], broker: Broker
+) -> None:
+    settings = load_settings(environ=environment)
+    create_topics(settings)
+    _, done = checked(environment, 0)
+    assert "# ✓ campaign topics: all 8 of the campaign worker exist" in done.stdout
+    assert f"# topic {settings.topics.receipts}: 4 partitions" in done.stdout
+    assert f"# topic {settings.topics.retries(4)[3]}: 4 partitions" in done.stdout
+    groups = f"{settings.callbacks_group_id}, {settings.delivery_group_id}"
+    assert re.search(rf"# ✓ campaign rights: .*on the group {groups} show when a worker starts", done.stdout)
+
+    compacted = f"compacted-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(compacted, 1, 1, config={"cleanup.policy": "compact"})])[compacted].result(30)
+    marks, done = checked({**environment, "STREAM_SCORER_TOPICS__RECEIPTS": compacted}, 1)
+    assert marks == {**dict.fromkeys(STEPS, "✓"), "campaign retention": "✗"}
+    assert f"topic {compacted} has cleanup.policy=compact" in done.stderr
+
+    # Without a target there is no campaign worker.
+    none = {name: text for name, text in environment.items() if name != "STREAM_SCORER_CALLBACKS__URL"}
+    marks, _ = checked({**none, "STREAM_SCORER_TOPICS__RECEIPTS": "no-such-topic"}, 0)
+    assert not set(CAMPAIGN) & set(marks)
 
 
 def test_no_secret_is_printed(environment: dict[str, str]) -> None:

@@ -133,7 +133,7 @@ def reconciling_rights(settings: Settings) -> tuple[Permission, ...]:
 
 def reconciling_callbacks_rights(settings: Settings) -> tuple[Permission, ...]:
     """Return the additional rights that ``reconcile`` needs for callbacks."""
-    campaign = (*settings.topics.campaign(levels=len(settings.callbacks.retry_delays_s)), settings.topics.decisions)
+    campaign = (*settings.campaign_topics, settings.topics.decisions)
     groups = (settings.callbacks_group_id, settings.delivery_group_id)
     return (*_all("Read", campaign), *(Permission("Describe", "group", group) for group in groups))
 

@@ -65,10 +65,11 @@ def check_outputs(settings: Settings, outputs: Iterable[str]) -> OutputsReport:
     hidden = ", ".join(name for name in names if name not in found)
     unchecked = None
     if hidden:
+        audit = settings.topics.audit
+        kept = f" and that {audit} keeps records for {settings.audit.retention_days} days" if audit in names else ""
         unchecked = (
-            f"the brokers do not show the configuration of {hidden}: check by hand that cleanup.policy is delete and"
-            f" that {settings.topics.audit} keeps records for {settings.audit.retention_days} days, or grant"
-            " DescribeConfigs"
+            f"the brokers do not show the configuration of {hidden}: check by hand that cleanup.policy is delete{kept},"
+            " or grant DescribeConfigs"
         )
     return OutputsReport(_audit_shortage(settings, found.get(settings.topics.audit)), unchecked)
 
