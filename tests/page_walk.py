@@ -10,8 +10,6 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -57,9 +55,9 @@ def play(section: str, run: Callable[[str], str], act: Callable[[str], None] | N
 
 
 def check(page: Path, section: str, played: str, more: dict[str, str] | None = None) -> None:
-    """Compares a section of the page with what was played; with RECORD=1 writes it, and skips the test."""
+    """Compares a section of the page with what was played; with RECORD=1 writes it instead."""
     if os.environ.get("RECORD"):
         page.write_text(page.read_text(encoding="utf-8").replace(section, played), encoding="utf-8")
-        pytest.skip("recorded, not checked")
+        return
     assert commands_of(section)
     assert same_form(played, more) == same_form(section, more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,7 +14,7 @@ import typer
 from pydantic import SecretStr
 
 from stream_scorer.cli.config_init import init
-from stream_scorer.cli.connection_check import check_connections
+from stream_scorer.cli.connection_check import check_connections, output_marks
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.score_check import check_score
@@ -59,36 +59,40 @@ def check(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --score: send without a question.")] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Print all settings, also those that have their defaults.")
+    ] = False,
 ) -> None:
-    """Check all settings that `run` needs, and print those in effect, without secrets.
+    """Check all settings that `run` needs, and print those that are set, each with its source and without secrets.
 
-    With --connect, a line for each step follows. A failed one has its remedy below it, and steps that do not depend on
-    it are made all the same; the exit code is then 1.
+    The verdict is the last line. With --connect, it is followed by a line for each further step. A failed one has its
+    remedy below it, and steps that do not depend on it are made all the same; the exit code is then 1.
 
     With --score in place of it, one contact is scored and billed, and each assumption about the form of the answer is
     printed with its verdict. Features and scores are not printed, and nothing is written to Kafka.
     """
+    if show_all and score is not None:
+        raise UsageError("--all: --score prints no settings: run one after the other")
     if yes and score is None:
         raise UsageError("--yes: add --score FILE, the only check that costs something")
     if score is not None and connect:
         raise UsageError("--score and --connect are two checks: run one after the other")
     loaded = load(config)
     settings = loaded.settings
-    if connect:
-        for line in effective_lines(loaded):
-            typer.echo(line)
-        for warning in (*all_warnings(settings), *defaults_in_use(settings)):
-            typer.echo(f"warning: {warning}", err=True)
-        check_connections(settings, lambda: check_settings(settings))
-        return
-    check_settings(settings)
+    if not connect:
+        check_settings(settings)
     if score is not None:
         check_score(settings, score, yes=yes)
         return
-    for line in effective_lines(loaded):
+    for line in effective_lines(loaded) if show_all else set_lines(loaded):
         typer.echo(line)
     for warning in (*all_warnings(settings), *defaults_in_use(settings)):
         typer.echo(f"warning: {warning}", err=True)
+    if connect:
+        check_connections(settings, lambda: check_settings(settings))
+    else:
+        hint = "" if show_all else " (--all prints the defaults, too)"
+        typer.echo(f"# {output_marks().passed} settings: complete{hint}")
 
 
 def check_settings(settings: Settings) -> None:
@@ -116,25 +120,37 @@ def defaults_in_use(settings: Settings) -> tuple[str, ...]:
     return ("model.features is not set: the tutorial's model is used",) if settings.model.is_default else ()
 
 
+def set_lines(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield the settings that are not left at their defaults as TOML, without secrets, each with its origin."""
+    for section, keys in SECTIONS.items():
+        set_keys = {path[1] for path in loaded.origins if path[0] == section}
+        if set_keys:
+            yield from _section_lines(loaded, section, [key for key in keys if key in set_keys])
+
+
 def effective_lines(loaded: LoadedSettings) -> Iterator[str]:
     """Yield the settings as TOML, defaults included, without secrets; other values are followed by their origin."""
     for section, keys in SECTIONS.items():
-        yield f"[{section}]"
-        tables = []
-        values = getattr(loaded.settings, section)
-        for key in keys:
-            value = getattr(values, key)
-            if isinstance(value, Mapping):
-                tables.append((key, value))
-            elif value is None:
-                yield f"# {key} is not set"
-            else:
-                yield f"{key} = {_shown((section, key), value)}{_origin(loaded, (section, key))}"
-        for key, table in tables:
-            for name, value in table.items():
-                line = f"{key}.{json.dumps(name)} = {_shown((section, key, name), value)}"
-                yield line + _origin(loaded, (section, key, name))
-        yield ""
+        yield from _section_lines(loaded, section, keys)
+
+
+def _section_lines(loaded: LoadedSettings, section: str, keys: Iterable[str]) -> Iterator[str]:
+    yield f"[{section}]"
+    tables = []
+    values = getattr(loaded.settings, section)
+    for key in keys:
+        value = getattr(values, key)
+        if isinstance(value, Mapping):
+            tables.append((key, value))
+        elif value is None:
+            yield f"# {key} is not set"
+        else:
+            yield f"{key} = {_shown((section, key), value)}{_origin(loaded, (section, key))}"
+    for key, table in tables:
+        for name, value in table.items():
+            line = f"{key}.{json.dumps(name)} = {_shown((section, key, name), value)}"
+            yield line + _origin(loaded, (section, key, name))
+    yield ""
 
 
 def _origin(loaded: LoadedSettings, path: tuple[str, ...]) -> str:

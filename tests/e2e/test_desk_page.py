@@ -17,7 +17,8 @@ from documented_commands import walked_parts
 from page_walk import check, play
 from scoring_harness import ScoringHarness
 
-from stream_scorer.settings import TopicsSettings
+from stream_scorer.kafka.admin.topics import create_topics
+from stream_scorer.settings import TopicsSettings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ DESK_PAGE = ROOT / "docs" / "desk.md"
 STATUS_PAGE = ROOT / "docs" / "status-and-checks.md"
 DEFAULTS = TopicsSettings()
 NOT_TABLES = ("produce", "explain", "config", "status")
+CAMPAIGN = ("callbacks", "callbacks_retry", "callbacks_rejected", "receipts")
 DAY_MS = 86_400_000
 STATUS_FORMS = {r"cluster [A-Za-z0-9_-]{22}": "cluster <id>", r"quota [0-9]+/": "quota <used>/"}
 
@@ -46,10 +48,16 @@ class Walk:
         folder: where they write files.
         environment: further variables of every command.
         admin_port: the port of the worker that the page calls 127.0.0.1:9464.
+        topics: further topics, by their keys.
     """
 
     def __init__(
-        self, desk: DeskHarness, folder: Path, environment: Mapping[str, str] | None = None, admin_port: int = 9464
+        self,
+        desk: DeskHarness,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        admin_port: int = 9464,
+        topics: Mapping[str, str] | None = None,
     ) -> None:
         stage = desk.stage
         self._desk = desk
@@ -59,8 +67,8 @@ class Walk:
             "scorer.toml": f"{folder}/scorer.toml",
             ":9464": f":{admin_port}",
         }
-        topics = {**stage.topics, "decisions": desk.topic}
-        self._printed = {name: getattr(DEFAULTS, kind) for kind, name in topics.items()}
+        named = {**stage.topics, "decisions": desk.topic, **(topics or {})}
+        self._printed = {name: getattr(DEFAULTS, kind) for kind, name in named.items()}
         if isinstance(stage, ScoringHarness):
             self._printed[stage.retry_base] = DEFAULTS.features_retry
         self._printed[stage.group_id] = "stream-scorer"
@@ -126,9 +134,16 @@ def test_the_walks_of_contacts_and_of_checks_print_what_stands_on_the_pages(
             assert worker.stop() == 0
 
     stage.set_config("audit", "retention.ms", str(400 * DAY_MS))
-    services = {**stage.simulator.environment(), **receiver.environment()}
+    campaign = {kind: f"{stage.group_id}-{kind}" for kind in CAMPAIGN}
+    services = {
+        **stage.simulator.environment(),
+        **receiver.environment(),
+        **{f"STREAM_SCORER_TOPICS__{kind.upper()}": name for kind, name in campaign.items()},
+    }
+    create_topics(load_settings(environ={**desk.environment(), **services}))
     [status] = walked_parts("docs/status-and-checks.md")
-    played_status = Walk(desk, tmp_path, services, worker.admin_port).play(status, stop_worker)
+    walk = Walk(desk, tmp_path, services, worker.admin_port, topics=campaign)
+    played_status = walk.play(status, stop_worker)
     check(DESK_PAGE, section, played)
     check(STATUS_PAGE, status, played_status, STATUS_FORMS)
 

@@ -423,7 +423,7 @@ def test_config_check_prints_the_effective_settings_as_toml(
     file = tmp_path / "scorer.toml"
     file.write_text('[scoring]\nlinger_ms = 50\n[model.features."the age"]\ntype = "integer"\nchoices = [1, 2]\n')
     monkeypatch.setenv("STREAM_SCORER_KAFKA__GROUP_ID", "mine")
-    assert main(["config", "check", "--config", str(file)]) == 0
+    assert main(["config", "check", "--all", "--config", str(file)]) == 0
     out = capsys.readouterr().out
     effective = tomllib.loads(out)
     assert effective["scoring"]["linger_ms"] == 50
@@ -433,6 +433,27 @@ def test_config_check_prints_the_effective_settings_as_toml(
     assert f"linger_ms = 50  # {file}" in out
     assert 'group_id = "mine"  # STREAM_SCORER_KAFKA__GROUP_ID' in out
     assert "# model_version is not set" in out
+    assert out.splitlines()[-1] == "# ✓ settings: complete"
+
+
+@pytest.mark.usefixtures("_complete")
+def test_config_check_ends_with_its_verdict_behind_the_settings_that_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them are about a hundred lines, and the verdict stood in none."""
+    file = tmp_path / "scorer.toml"
+    file.write_text('[scoring]\nlinger_ms = 50\n[model.features."the age"]\ntype = "integer"\n')
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__GROUP_ID", "mine")
+    assert main(["config", "check", "--config", str(file)]) == 0
+    out = capsys.readouterr().out
+    effective = tomllib.loads(out)
+    assert set(effective["genesys"]) == {"client_id", "client_secret", "model_id"}
+    del effective["genesys"]
+    features = {"the age": {"type": "integer"}}
+    assert effective == {"kafka": {"group_id": "mine"}, "scoring": {"linger_ms": 50}, "model": {"features": features}}
+    assert f"linger_ms = 50  # {file}" in out
+    assert out.splitlines()[-1] == "# ✓ settings: complete (--all prints the defaults, too)"
+    assert main(["config", "check", "--all", "--score", "contacts.csv"]) == 2
 
 
 @pytest.mark.usefixtures("_complete")
