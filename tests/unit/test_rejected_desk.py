@@ -184,7 +184,13 @@ def test_an_expression_selects(text: str, expected: bool) -> None:
         ("replays > 'x'", "--where compares values of two types"),
         ("features.age > 3", "--where: write features['NAME']"),
         ("__import__('os')", "--where"),
-        ("reason =~ '('", "--where"),
+        ("reason =~ '('", "--where: the text behind =~"),
+        ("occurred_at > d'soon'", "--where: write a time like"),
+        ("1 / 0 > replays", "--where divides by zero"),
+        # The library compares them as unequal: such an expression selected no record.
+        ("status == '400'", "--where compares values of two types"),
+        ("replays > 1 and not ('400' != status)", "--where compares values of two types"),
+        ("features == 3", "--where compares values of two types"),
     ],
 )
 def test_a_bad_expression_is_refused_before_any_record_is_read(text: str, words: str) -> None:

@@ -24,6 +24,8 @@ from rule_engine.ast import (  # type: ignore[import-untyped]
     ComparisonExpression,
     ContainsExpression,
 )
+from rule_engine.errors import ArithmeticError as RuleArithmeticError  # type: ignore[import-untyped]
+from rule_engine.errors import DatetimeSyntaxError, RegexSyntaxError, TimedeltaSyntaxError
 
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import UsageError
@@ -78,6 +80,7 @@ _DOTTED: Final = re.compile(r"\b(features|attributes)\s*\.")
 _LITERAL: Final = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 # `'x' in campaign_id` without a campaign is a TypeError of the library, a power that is too large an ArithmeticError.
 _NO_RESULT: Final = (EngineError, TypeError, ArithmeticError)
+_TWO_TYPES: Final = "--where compares values of two types: put texts into quotation marks, and numbers not"
 _TOO_DEEP: Final = "--where has too many parts: use `in` with a list, or several commands"
 
 
@@ -136,16 +139,8 @@ class Expression:
         try:
             self._rule = Rule(text, context=context)
             _replace_comparisons(self._rule.statement)
-        except SymbolResolutionError as error:
-            known = ", ".join(names)
-            raise UsageError(f"--where: there is no {quoted(str(error.symbol_name))}; use {known}") from None
-        except RuleSyntaxError as error:
-            token = error.token
-            place = "its end" if token is None else f"character {token.lexpos + 1}"
-            raise UsageError(f'--where is no expression (at {place}): write it like reason == "wrong_type"') from None
-        except EngineError:
-            text = "--where compares values of two types: put texts into quotation marks, and numbers not"
-            raise UsageError(text) from None
+        except EngineError as error:
+            raise UsageError(_mistake(error, names)) from None
         except RecursionError:
             raise UsageError(_TOO_DEEP) from None
 
@@ -170,6 +165,24 @@ class Expression:
         return {**dict.fromkeys(items), **value} if isinstance(value, dict) else value
 
 
+def _mistake(error: EngineError, names: Mapping[str, Any]) -> str:
+    """Return what is wrong with an expression that the library refuses."""
+    match error:
+        case SymbolResolutionError():
+            return f"--where: there is no {quoted(str(error.symbol_name))}; use {', '.join(names)}"
+        case RuleSyntaxError():
+            place = "its end" if error.token is None else f"character {error.token.lexpos + 1}"
+            return f'--where is no expression (at {place}): write it like reason == "wrong_type"'
+        case RegexSyntaxError():
+            return "--where: the text behind =~ or !~ is no regular expression"
+        case DatetimeSyntaxError() | TimedeltaSyntaxError():
+            return "--where: write a time like d'2030-01-31T06:00:00+00:00', and a duration like t'P1D'"
+        case RuleArithmeticError():
+            return "--where divides by zero, or its numbers are too large"
+        case _:
+            return _TWO_TYPES
+
+
 def _replace_comparisons(node: Any) -> None:
     """Replace each comparison below a node by one that is false where the record lacks a value."""
     for name in _attributes(node):
@@ -183,8 +196,15 @@ def _replace_comparisons(node: Any) -> None:
 def _replaced(node: Any) -> Any:
     if not isinstance(node, ASTNodeBase):
         return node
+    if isinstance(node, ComparisonExpression) and not _is_comparable(node.left.result_type, node.right.result_type):
+        raise UsageError(_TWO_TYPES)
     _replace_comparisons(node)
     return _Comparison(node) if isinstance(node, ComparisonExpression | ContainsExpression) else node
+
+
+def _is_comparable(left: Any, right: Any) -> bool:
+    """Return whether values of two types may be equal; the library finds out only whether one can be the larger."""
+    return DataType.NULL in (left, right) or bool(DataType.is_compatible(left, right))
 
 
 def _attributes(node: Any) -> set[str]:
