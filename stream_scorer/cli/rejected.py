@@ -21,7 +21,7 @@ from stream_scorer.cli.desk_jobs import (
 from stream_scorer.cli.examples import with_examples
 from stream_scorer.cli.explanation_text import text_line, write_explanations
 from stream_scorer.cli.options import ConfigOption, FormatOption, OutOption, contact_options
-from stream_scorer.cli.output_formats import row_output
+from stream_scorer.cli.output_formats import row_output, to_json
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.explanation import OK
@@ -225,7 +225,7 @@ def _lines(one: Explanation) -> Iterator[str]:
     )
     for check in one.features:
         mark = " " if check.finding == OK or check.finding.startswith("imputed") else "!"
-        yield printable(f"  {mark} {check.name} = {check.value!r}  [{check.rule}]  {check.finding}")
+        yield printable(f"  {mark} {check.name} = {to_json(check.value)}  [{check.rule}]  {check.finding}")
     if one.audit is None:
         yield text_line("audit", "no entry found")
     else:

@@ -133,6 +133,19 @@ def _lines(one: dict[str, Any]) -> list[str]:
     for name, value in one.items():
         if name in ("place", "state"):
             continue
-        shown = "; ".join(f"{reason}: {rule}" for reason, rule in value.items()) if isinstance(value, dict) else value
-        lines.append(text_line(name.replace("_", " "), shown, _NAME_WIDTH))
+        lines.append(text_line(name.replace("_", " "), _shown(value), _NAME_WIDTH))
     return lines
+
+
+def _shown(value: Any) -> object:
+    match value:
+        case dict():
+            return "; ".join(f"{reason}: {rule}" for reason, rule in value.items())
+        case list():
+            return ", ".join(value) or "none"
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "none"
+        case _:
+            return value

@@ -360,7 +360,7 @@ def test_a_record_that_took_the_place_of_a_truncated_one_is_not_replayed(
     assert producer.flush(PATIENCE_S) == 0
 
     done = desk.row("rejected", "replay", "--yes")
-    unfit = "not replayable: its value is missing or cannot be decoded"
+    unfit = "its value is missing or cannot be decoded"
     assert (done["decided"], done["skipped"]) == (0, {unfit: 2, "of another program or group": 1})
     explained = desk.call("rejected", "explain", "--reason", "undecodable")
     assert explained.returncode == 0, explained.stderr

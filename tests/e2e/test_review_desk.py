@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,8 @@ def test_the_explanation_names_limit_state_and_command(desk: DeskHarness) -> Non
     text = desk.call("review", "explain", "C-2")
     assert text.returncode == 0
     assert "can only be discarded" in text.stdout
+    assert re.search(r"model version +none\n", text.stdout)
+    assert re.search(r"acceptable +no\n", text.stdout)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,13 @@ def test_every_reason_has_its_remedy_and_its_command(reason: str) -> None:
     assert (done.command, done.remedy) == ("", "it was discarded")
 
 
+def test_a_refused_record_that_is_no_callback_is_not_to_be_delivered_again() -> None:
+    """Remedy and command named two things."""
+    found = explain_delivery(parse_rejected(rejected()), None, None, state=DeliveryState.OPEN, receipts=())
+    assert found.remedy == "the value is no callback that this release can read: it can only be discarded"
+    assert found.command.startswith("stream-scorer deliveries discard --place rejected/1/7")
+
+
 def test_the_attempts_are_those_of_the_same_delivery() -> None:
     receipts = [ReceiptFact("REFUSED", 2, 12, 400, 1, ""), ReceiptFact("REFUSED", 2, 15, 400, 1, "d2")]
     for headers, attempts in (

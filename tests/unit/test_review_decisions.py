@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.desk.decisions import SIZED_DECISION
 from stream_scorer.core.desk.desk_filter import DeskFilter
 from stream_scorer.core.desk.record_filter import RecordFilter
@@ -39,6 +40,20 @@ def accept(max_bytes: int) -> Accept:
         encode=lambda fields: b"x" * 10_000 if fields["review_reasons"] == [] else b"",
         fits=fits,
     )
+
+
+def test_a_value_that_is_no_score_is_not_called_a_score_out_of_range() -> None:
+    def decode(_: bytes | None) -> dict[str, Any]:
+        raise UndecodableError("text")
+
+    judge = Accept(
+        DeskFilter(RecordFilter(), frozenset(), None, lambda record: parse_review(record, decode)),
+        features="features",
+        scores="scores",
+        encode=lambda _: b"",
+        fits=lambda _: True,
+    )
+    assert judge.judge(RECORD, None) == Skip(SkipReason.NOT_DECIDABLE)
 
 
 def published(max_bytes: int) -> Output | None:

@@ -117,6 +117,8 @@ def explain_delivery(
     is_deliverable = callback is not None and rejected.reason in DELIVERABLE
     today = "its body fits the present target" if misfit is None else f"it would be held: {misfit}"
     remedy = _REMEDIES.get(rejected.reason, "this release does not know the reason: look at the detail")
+    if callback is None and rejected.reason in DELIVERABLE:
+        remedy = "the value is no callback that this release can read: it can only be discarded"
     if is_deliverable and misfit is not None:
         remedy = f"{remedy}. Set the former target or columns back, or build a new body for the present ones"
     place = shlex.quote(rejected.record.source)

@@ -154,7 +154,9 @@ class Accept:
             return Skip(SkipReason.FOREIGN)
         if action is not None:
             return Skip(SkipReason.DONE_BEFORE)
-        if review.fields is None or review.acceptance_problem is not None:
+        if review.fields is None:
+            return Skip(SkipReason.NOT_DECIDABLE)
+        if review.acceptance_problem is not None:
             return Skip(SkipReason.ONLY_DISCARDABLE)
         value = self._encode({**review.fields, "review_reasons": []})
 

@@ -20,7 +20,7 @@ class SkipReason(StrEnum):
     DONE_BEFORE = "decided before"
     PARKED = "parked: replayed --max-replays times"
     FOREIGN = "of another program or group"
-    NOT_DECIDABLE = "not replayable: its value is missing or cannot be decoded"
+    NOT_DECIDABLE = "its value is missing or cannot be decoded"
     TOO_LARGE = "too large for the topic: raise its max.message.bytes"
     BODY_TOO_LARGE = "not retargetable: its new body is too large for the target"
     DELETED = "offsets that retention has deleted"
