@@ -17,7 +17,7 @@ from rich.progress import Progress, TextColumn
 from stream_scorer.cli.interrupts import Interruption, interrupting
 from stream_scorer.cli.options import FormatOption, OutOption
 from stream_scorer.cli.output_formats import row_output
-from stream_scorer.errors import BrokerError, UsageError
+from stream_scorer.errors import BrokerError, CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +46,11 @@ RequiredNoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="T
 RateOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--rate", metavar="N", min=0.01, help="Maximum number of records a second; by default 10 % of the quota."
+        "--rate",
+        metavar="N",
+        min=0.01,
+        max=1_000_000,
+        help="Maximum number of records a second; by default 10 % of the quota.",
     ),
 ]
 
@@ -67,13 +71,14 @@ class JobChoices:
 
         Raises:
             UsageError: there is no terminal to ask on.
-            Abort: the answer is no.
+            CheckFailed: the answer is no.
         """
         if self.yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError("nothing was changed: repeat the command with --yes, or look at what it selects first")
-        typer.confirm(question(), abort=True, err=True)
+        if not typer.confirm(question(), err=True):
+            raise CheckFailed("nothing was changed")
 
 
 def job_choices(
