@@ -156,7 +156,7 @@ def renderables(state: State) -> Iterator[RenderableType]:
     for group in state.after.groups:
         pace = state.pace(group.loop)
         members = _members(group)
-        yield Text(f"{group.loop}: group {group.group_id} on {group.topic}, {members}, {state.read_at}", style="bold")
+        yield Text(f"{group.loop}: {members}, group {group.group_id} on {group.topic}, {state.read_at}", style="bold")
         yield _partitions(state, group, pace)
         if group.waiting is not None:
             yield Text(f"waiting in retry topics: {_waiting(group)}")
