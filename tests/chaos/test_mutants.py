@@ -27,7 +27,7 @@ every_policy_mutant = pytest.mark.parametrize("mutant", mutants(POLICY_MUTANTS),
 
 
 @pytest.mark.parametrize("mutant", [*mutants(), *mutants(POLICY_MUTANTS)], ids=lambda mutant: mutant.name)
-def test_it_applies_to_the_code_as_it_is(mutant: Mutant, tmp_path: Path) -> None:
+def test_it_applies_to_the_present_code(mutant: Mutant, tmp_path: Path) -> None:
     mutant.plant(tmp_path)
     changed = [
         file

@@ -1,4 +1,4 @@
-"""docs/api-behaviour.md against the rows that are played: the same rows, in words and figures that still hold."""
+"""docs/api-behaviour.md against the rows that are played: the same rows, with current texts and figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS: Final[tuple[Row, ...]] = tuple(row for module in MODULES for row in module
 
 
 def lines() -> dict[str, list[str]]:
-    """The cells of every row of the page behind its id."""
+    """Return the cells of every row of the page by its id."""
     found = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in found]
     return {first.strip("`"): rest for first, *rest in cells}

@@ -43,7 +43,7 @@ def keyed(key: str, **changes: Any) -> Input:
 
 
 def limited(key: str, **features: Any) -> Input:
-    """A contact for the model `LIMITED`; None takes a feature out, "null" makes it null."""
+    """Return a contact for the model `LIMITED`; None removes a feature, "null" makes it null."""
     given = {"calls": 3, "time": 12.5, "vip": True, "segment": "basic", **features}
     kept = {name: None if value == "null" else value for name, value in given.items() if value is not None}
     return keyed(key, features=kept, occurred_at=YEAR_2096_MS)

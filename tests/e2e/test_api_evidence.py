@@ -1,7 +1,7 @@
-"""Faults of the API in mid-stream: none of them rejects a good contact, bills it again and again or stops partitions.
+"""Faults of the API under load: none of them rejects a good contact, bills it repeatedly or blocks partitions.
 
-Each test is the thin version of an incident. Rows of docs/api-behaviour.md show the single responses; here the worker
-is a process with full batches and a full window, and contacts flow. A stop in the middle: ``test_clean_end``.
+Each test reproduces an incident in short. Rows of docs/api-behaviour.md show the single responses; here the worker is a
+process with full batches, a full window, and continuous input. A stop meanwhile: ``test_graceful_shutdown``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 MAX_CONTROLS: Final = 20
-# As an operator has them who sets nothing.
+# The default settings.
 DEFAULTS: Final[dict[str, Any]] = {
     "genesys__backoff_base_s": None,
     "genesys__max_backoff_s": None,
     "genesys__probe_interval_s": None,
 }
-# Every request fails alike, whatever contacts it holds.
+# Every request fails, independent of its contacts.
 OUTAGES: Final[dict[str, dict[str, Any]]] = {
     "400-that-names-all": {"status": 400, "code": "invalid.value", "names": "all"},
     "400": {"status": 400},
@@ -40,7 +40,7 @@ OUTAGES: Final[dict[str, dict[str, Any]]] = {
 
 
 def billed_again(stage: WorkerHarness) -> int:
-    """How many contacts were scored more often than once: each is fed once."""
+    """Return how many contacts were scored more than once: each is produced once."""
     return sum(times - 1 for times in stage.simulator.scored(minimum=2).values())
 
 
@@ -77,8 +77,8 @@ def test_no_outage_rejects_a_contact(stage: WorkerHarness) -> None:
     assert len(worker.said("circuit opened")) == len(OUTAGES)
 
 
-def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: WorkerHarness) -> None:
-    """403 with HTML for the first contact of a partition, 409 for the first of another; thousands stand behind them."""
+def test_one_contact_rejected_by_a_firewall_or_proxy_blocks_nothing(stage: WorkerHarness) -> None:
+    """403 with HTML for the first contact of a partition, 409 for the first of another, before thousands of others."""
     for name, action in (("WAF", {"status": 403, "body": "html"}), ("ODD", {"status": 409})):
         stage.simulator.add_fault(contact_id=name, times=None, **action)
     stage.produce([contact("WAF", 0), contact("ODD", 1), *contacts(8_000, stage.partitions)])
@@ -98,7 +98,7 @@ def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: Worke
     assert verdict.paid_twice(stage.simulator.scored()) <= MAX_CONTROLS
 
 
-def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(stage: WorkerHarness) -> None:
+def test_a_retry_after_delays_only_its_own_request_while_others_succeed(stage: WorkerHarness) -> None:
     worker = stage.start_ready(**DEFAULTS)
     warm_up(stage, worker)
     stage.simulator.add_fault(status=503, retry_after=120, times=1, min_contacts=1)
@@ -111,8 +111,8 @@ def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(s
     assert billed_again(stage) <= MAX_CONTROLS
 
 
-def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: WorkerHarness) -> None:
-    """With the default rounds it is not rejected for an hour: it waits in its topic, and all others are scored."""
+def test_a_failing_contact_is_deferred_and_the_partitions_continue(stage: WorkerHarness) -> None:
+    """With the default rounds it is rejected after an hour: until then it is deferred, and all others are scored."""
     stage.simulator.configure(latency_ms=50)
     worker = stage.start_ready(**DEFAULTS, scoring__retry_delays_s=None)
     warm_up(stage, worker)
@@ -129,7 +129,7 @@ def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: WorkerHarness)
 
     stage.wait(all_done, "all partitions to be committed", needs=worker)
     progress.close()
-    # A partition that is done after ten seconds has stood still for no longer.
+    # A partition that is done after ten seconds was not blocked for longer.
     assert max(done_at[number] for number in (1, 2, 3)) < 10.0, done_at
     assert worker.stop() == 0
     verdict = verify_outputs(stage, may_wait=True)
@@ -138,7 +138,7 @@ def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: WorkerHarness)
     assert billed_again(stage) <= MAX_CONTROLS
 
 
-def test_a_shard_that_is_away_for_a_while_is_billed_twice_and_then_once_a_round(
+def test_a_shard_outage_is_billed_twice_and_then_once_a_round(
     make_stage: Callable[..., WorkerHarness],
 ) -> None:
     """Three of five contacts have no result until it is back."""

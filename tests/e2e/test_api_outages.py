@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kafka
 ALWAYS: Final = None
 AGAIN: Final = Cost(requests=2, sent=40, paid=20)
 PAID_TWICE: Final = Cost(requests=2, sent=40, paid=40, twice=20)
-# All twice, one as control, the rest again, one probe or more; then the probe that is answered, and the rest in steps.
+# All twice, one as control, the rest again, one probe or more; then the successful probe, and the rest in steps.
 HELD: Final = Cost(requests=range(8, 30), sent=range(60, 115), paid=20)
 # One attempt and one control prove it.
 HELD_AT_ONCE: Final = Cost(requests=range(6, 30), sent=range(40, 65), paid=20)
@@ -41,7 +41,7 @@ def for_good(
     settings: Mapping[str, str] | None = None,
     **action: Any,
 ) -> Row:
-    """A row in which every request fails, until the worker holds and has probed in vain."""
+    """A row in which every request fails until the breaker is open and a probe has failed."""
     return Row(
         id=row_id,
         injected=f"{injected}, until the worker has sent probes",
@@ -52,7 +52,7 @@ def for_good(
     )
 
 
-# --- what happens meanwhile
+# --- actions during a row
 
 
 def a_date_in_two_seconds(case: Case) -> None:
@@ -163,7 +163,7 @@ FOR_GOOD: Final = (
         act=stop_listening,
         holds="refused",
         recover=listen_again,
-        # A simulator that is started again knows no tokens: a 401, the probe that is answered, and the other 19.
+        # A restarted simulator has no tokens: a 401, the successful probe, and the other 19.
         cost=Cost(requests=range(6, 9), sent=21, paid=20),
     ),
     Row(
@@ -180,7 +180,7 @@ FOR_GOOD: Final = (
         injected="the first request is a 503, `Retry-After: 600`; `genesys.max_retries` 0",
         faults=[fault(status=503, retry_after=600)],
         settings={"genesys__max_retries": "0"},
-        # It alone would wait so long, but one contact as control is answered: the rest is divided at once.
+        # It alone would wait so long, but a control succeeds: the rest is bisected at once.
         cost=Cost(requests=range(2, 12), sent=range(39, 60), paid=range(20, 24), twice=range(4)),
     ),
 )

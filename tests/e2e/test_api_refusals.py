@@ -1,4 +1,4 @@
-"""Contract section 5, second table: 400, 422 and 413, which say something about contacts."""
+"""Contract section 5, second table: 400, 422 and 413, which concern contacts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BAD: Final = "C-000007"
 UNNAMED, NAMED = "REFUSE-1", "REFUSE-NAMED-1"
 REFUSED: Final = ("refused_by_api",)
 NOT_DEFERRED: Final[dict[str, int]] = {}
-# With nothing else to send, nearly every failure needs a control, which is paid for.
+# Without other contacts, nearly every failure needs a control, which is billed.
 SEARCHED: Final = Cost(requests=upto(30), sent=upto(90), paid=range(20, 34), twice=upto(14))
 NAMED_AGAIN: Final = Cost(requests=range(11, 16), sent=range(46, 56), paid=range(19, 24), twice=upto(4))
 
 
 def refused(row_id: str, injected: str, cost: Cost = SEARCHED, *, status: int, **action: Any) -> Row:
-    """A row in which every request with one certain contact of 20 is refused."""
+    """A row in which every request with one of the 20 contacts is rejected."""
     return Row(
         id=row_id,
         injected=injected,
@@ -42,7 +42,7 @@ def named(number: int) -> dict[str, tuple[str, ...]]:
     return {f"REFUSE-NAMED-{n}": REFUSED for n in range(number)}
 
 
-# --- what happens meanwhile
+# --- actions during a row
 
 
 def the_bad_one_follows(case: Case) -> None:
@@ -51,7 +51,7 @@ def the_bad_one_follows(case: Case) -> None:
 
 
 def a_good_one_follows_ten_minutes_later(case: Case) -> None:
-    """Another version is answered, which proves nothing for this one: it waits at least for a control."""
+    """A success of another version is no evidence for this one: it waits at least for a control."""
     case.await_requests(1)
     case.pass_time(601)
     case.feed([contact("other-version", 1, model_version="v2")])

@@ -1,4 +1,4 @@
-"""Contract section 5, second table: a 2xx, whole and in every way in which it can be wrong."""
+"""Contract section 5, second table: a 2xx, valid and with every defect."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ALWAYS: Final = None
 AT_ONCE: Final = Cost(requests=1, sent=20, paid=20)
 # One of 20 without a result: only this one is sent again.
 ONE_AGAIN: Final = Cost(requests=2, sent=21, paid=21, twice=1)
-# An answer that was paid for is worth nothing: all are sent once more, after a time-out in halves.
+# A billed response without use: all are sent once more, after a time-out in halves.
 ALL_AGAIN: Final = Cost(requests=range(2, 4), sent=40, paid=40, twice=20)
-# One contact that is left out of every answer: twice, once in each round, thrice in the last; the rest are controls.
+# One contact missing in every response: twice, once in each round, thrice in the last; the rest are controls.
 LEFT_OUT: Final = Cost(requests=range(12, 18), sent=range(31, 37), paid=range(31, 37), twice=range(11, 17))
 ALL_AGAIN_UNPAID: Final = Cost(requests=2, sent=40, paid=20)
 
 
-# Seven ways of having no usable result, each for a contact of its own.
+# Seven kinds of unusable results, each for one contact.
 UNUSABLE: Final = [
     *(
         {"do": "remove", "of": {"ids": [f"C-{n:06}"]}, "field": field}
@@ -41,7 +41,7 @@ UNUSABLE: Final = [
 
 
 def edited(do: str, *, of: Any = "all", times: int | None = 1, **more: Any) -> list[dict[str, Any]]:
-    """The script that damages the results in this way."""
+    """Return the script that edits the results in this way."""
     selected = {} if do == "reverse" else {"of": of}
     return [fault(times=times, results=[{"do": do, **selected, **more}])]
 

@@ -1,4 +1,4 @@
-"""Contract section 5, first table: what is imputed, and which scores a person has to look at."""
+"""Contract section 5, first table: imputed features, and scores that are sent to review."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ODD: Final = "C-000007"
 
 
 def odd(score: Any, lower: Any, upper: Any) -> list[dict[str, Any]]:
-    """The script that gives one contact of the batch this score; a text is sent as it is."""
+    """Return the script with this score for one contact of the batch; a text is sent unchanged."""
     values: dict[str, Any] = {"score": score, "lower": lower, "upper": upper}
     edits = [
         {"do": "set", "of": {"ids": [ODD]}, "field": name, "literal" if isinstance(value, str) else "value": value}
@@ -34,7 +34,7 @@ def reviewed(row_id: str, injected: str, script: list[dict[str, Any]], *reasons:
 
 
 def imputed_is_said(case: Case) -> None:
-    """What was sent the simulated model has scored, which `support_behaviour_check` compares; here: it is said."""
+    """The imputed features are listed; `support_behaviour_check` compares the score with the sent values."""
     said = {o.score["contact_id"]: o.score["imputed_features"] for o in case.verdict.outputs.values() if o.score}
     everything = ["previous_calls", "avg_handle_time", "last_contact_days", "segment_id"]
     assert said == {"none": everything, "null": ["avg_handle_time"], "all": []}

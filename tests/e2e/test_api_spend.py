@@ -1,4 +1,4 @@
-"""Issue 4: what it costs to find a contact that the API refuses or fails for, and who has to wait meanwhile."""
+"""Issue 4: cost of the search for a contact that the API rejects or fails for, and the delay of other contacts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ALWAYS: Final = None
 REFUSED: Final = ("refused_by_api",)
 POISON: Final = "C-000007"
 POISONED: Final = fault(times=ALWAYS, status=500, contact_id=POISON)
-# With nothing else to send, many failures need a control, and each success of a control is paid for.
+# Without other contacts, many failures need a control, and each success of a control is billed.
 CONTROLS: Final = 18
-# One thousand in one request, however slowly they are read.
+# One thousand in one request, independent of the read rate.
 TOGETHER: Final = {"scoring__linger_ms": "3000"}
 HEALTHY: Final = 2_000
 
 
 def with_bad(number: int, places: Iterable[int], prefix: str = "REFUSE") -> tuple[Input, ...]:
-    """So many contacts, with one that the simulator refuses at each of these places."""
+    """Return so many contacts, with one that the simulator rejects at each of these positions."""
     made = list(batch(number))
     for place in places:
         made[place] = contact(f"{prefix}-{place}", 0)
@@ -47,7 +47,7 @@ def among_1000(
     may_hold: bool = False,
     is_slow: bool = False,
 ) -> Row:
-    """A row with bad contacts at these places of one request about 1,000, and what it may cost at most."""
+    """A row with bad contacts at these positions of one request with 1,000 contacts, and its maximum cost."""
     places = tuple(places)
     good = 1000 - len(places)
     return Row(
@@ -69,11 +69,11 @@ def among_1000(
     )
 
 
-# --- what happens meanwhile
+# --- actions during a row
 
 
 def healthy_ones_come_on_another_partition(case: Case) -> None:
-    """10 full batches of them, one request at a time: of three turns the search and its controls may have two."""
+    """10 full batches of them, one request at a time: the search and its controls may have two turns of three."""
     case.wait(lambda: case.simulator.stats().in_flight, "the first request")
     case.feed(contact(f"H-{n:06}", 1) for n in range(HEALTHY))
 
@@ -82,14 +82,14 @@ def healthy_ones_come_on_another_partition(case: Case) -> None:
         return case.score_requests().total()
 
     first, last = requests_when_paid(200), requests_when_paid(HEALTHY)
-    assert case.committed()[0] < 200  # the search goes on
+    assert case.committed()[0] < 200  # the search continues
     turns = HEALTHY // 200 - 1
     taken = last - first
-    assert taken <= 3 * turns + 4, f"{taken} requests for {turns} batches"  # a look comes a little late
+    assert taken <= 3 * turns + 4, f"{taken} requests for {turns} batches"  # the check may be late
 
 
 def others_come_one_by_one(case: Case) -> None:
-    """A contact that failed with nothing to compare it with waits for the next ones."""
+    """A contact that failed without evidence waits for the next contacts."""
     case.await_requests(5)
     assert case.committed()[0] == 0
     case.feed([contact("other-1")])
@@ -98,7 +98,7 @@ def others_come_one_by_one(case: Case) -> None:
 
 
 def good_ones_follow(case: Case) -> None:
-    """A few at a time, as in a stream, until all are done: their successes are evidence."""
+    """A few at a time, as in a stream, until all are done: their successes are the evidence."""
     retries, progress = case.harness.watch_retries(), case.harness.watch()
     numbers = count()
 
@@ -129,7 +129,7 @@ SEARCH: Final = (
         requests=50,
         sent=4000,
         is_slow=True,
-        may_hold=True,  # it stands for the others where there is no control yet
+        may_hold=True,  # it is the only evidence without a control
     ),
     among_1000(
         "last-of-1000",
@@ -179,7 +179,7 @@ SEARCH: Final = (
         " one request of 200 at a time",
         feed=with_bad(200, (43, 163)),
         partitions=2,
-        faults=[fault(delay_ms=1500)],  # time for the good ones to come before the search begins
+        faults=[fault(delay_ms=1500)],  # time for the good ones to arrive before the search begins
         api={"latency_ms": 40},
         settings={"scoring__max_in_flight": "1", "scoring__linger_ms": "3000"},
         act=healthy_ones_come_on_another_partition,
@@ -208,7 +208,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
 
 
 def with_ways(number: int) -> tuple[Input, ...]:
-    """So many contacts, with one for each way to fail, far from each other."""
+    """Return so many contacts, with one for each kind of failure, far from each other."""
     made = list(batch(number))
     for at, key in enumerate(WAYS):
         made[3 + at * (number // len(WAYS))] = contact(key, 0)

@@ -1,4 +1,4 @@
-"""Contract section 5, second table: 401, 403, 404 and the token endpoint: what stops the worker, and what does not."""
+"""Contract section 5, second table: 401, 403, 404 and the token endpoint: which failures stop the worker."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def token_fails(row_id: str, injected: str, **action: Any) -> Row:
     )
 
 
-# --- what happens meanwhile
+# --- actions during a row
 
 
 def tokens_are_revoked(case: Case) -> None:
@@ -71,7 +71,7 @@ def tokens_are_revoked(case: Case) -> None:
 
 
 def the_token_grows_old(case: Case) -> None:
-    """The token is good for 2 s: the worker has to have a new one after 1 s."""
+    """The token is valid for 2 s: the worker has to renew it after 1 s."""
     case.await_committed(20)
     first_at_ms = case.simulator.stats().first_request_at_ms or 0
     case.wait(lambda: time.time_ns() // 1_000_000 - first_at_ms > 1_100, "the token to grow old")
@@ -239,7 +239,7 @@ TOKEN: Final = (
 
 def waits(row_id: str, injected: str, reason: str, cost: Cost = ONCE, **words: Any) -> Row:
     """A row in which the check of the model fails for this reason, until the start is delayed."""
-    # Not `fault`, which leaves the check alone.
+    # Not `fault`, which does not apply to the check.
     faults = [{"times": ALWAYS, **words}]
     injected = f"{injected}, until the start is delayed"
     return Row(id=row_id, injected=injected, faults=faults, act=waits_because_of(reason), cost=cost)

@@ -40,7 +40,7 @@ def source(place: str, **headers: str) -> list[tuple[str, bytes | None]]:
 
 
 def live(desk: DeskTopics, name: str, start_ms: int = START_MS) -> list[str]:
-    """Let a contact be deferred, rejected, repaired, scored and called; return the places in order."""
+    """Let a contact be deferred, rejected, repaired, scored and delivered; return the locations in order."""
     key, at = name.encode(), iter(range(start_ms, start_ms + 100))
     first = desk.put("features", features(name), key=key, at_ms=next(at))
     retry = desk.put(

@@ -1,4 +1,4 @@
-"""20,000 real contacts through the whole chain, from the file to the campaign manager, past ten kills."""
+"""20,000 real contacts from the file to the campaign manager, with ten kills."""
 
 # ruff: noqa: T201 - measured figures are printed
 
@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def run(command: str, *arguments: str, settings: dict[str, str]) -> str:
-    """Runs a command as an operator does; what it prints."""
+    """Run a command as an operator does; return its output."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))}
     ended = subprocess.run(
         [sys.executable, "-m", "stream_scorer", command, *arguments],
@@ -50,7 +50,7 @@ def run(command: str, *arguments: str, settings: dict[str, str]) -> str:
 
 
 @pytest.mark.slow
-def test_the_campaign_manager_knows_exactly_the_high_scores(
+def test_the_campaign_manager_gets_exactly_the_high_scores(
     make_stage: Callable[..., WorkerHarness],
     make_campaign: Callable[..., CallbacksHarness],
     make_receiver: Callable[..., Receiver],

@@ -1,4 +1,4 @@
-"""How many files one contact passes, from the consumer to the transaction: few enough to be read in one sitting.
+"""Number of source files that one contact passes, from the consumer to the transaction: few enough to read at once.
 
 A file counts if one of its functions is called with the contact, its record, its request or its outcome, or with text
 or bytes that hold its id, or returns one of them. The code of 2026-11-24 passed 37, without retry topics.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_FILES = 36
 
-# Loaded by the worker's interpreter at its start. SIGUSR1 begins a recording, SIGUSR2 writes it.
+# Loaded by the worker's interpreter at startup. SIGUSR1 starts a recording, SIGUSR2 writes it.
 RECORDER = """
 import os, signal, sys, threading
 

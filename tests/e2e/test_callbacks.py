@@ -26,12 +26,12 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def stage(make_campaign: Callable[..., CallbacksHarness], receiver: Receiver) -> CallbacksHarness:
-    """A stage whose target is the receiver."""
+    """A harness whose target is the receiver."""
     return make_campaign(receiver.environment())
 
 
 def run_command(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command as an operator does."""
+    """Run a command as an operator does."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))}
     return subprocess.run(
         [sys.executable, "-m", "stream_scorer", *arguments],
@@ -43,7 +43,7 @@ def run_command(*arguments: str, settings: dict[str, str]) -> subprocess.Complet
 
 
 def latencies_ms(receiver: Receiver, prefix: str) -> list[int]:
-    """From planning to acceptance, of the callbacks about contacts with this prefix, sorted."""
+    """Return the latencies from plan to acceptance of the callbacks with this contact prefix, sorted."""
     found = []
     for delivery in receiver.callbacks().values():
         if delivery.contact_ids[0].startswith(prefix) and delivery.accepted_at_ms is not None:
@@ -69,7 +69,7 @@ class TestDelivery:
         assert worker.stop() == 0, worker.log()
         assert receiver.config.secret not in worker.log()
 
-    def test_a_group_goes_on_where_it_was_killed(self, stage: CallbacksHarness, receiver: Receiver) -> None:
+    def test_a_killed_group_resumes_at_its_commits(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         for life in range(3):
             stage.put(score(f"c{life}-{n}", campaign_id=f"k{n % 5}") for n in range(200))
             worker = stage.start(name="w")
@@ -83,7 +83,7 @@ class TestDelivery:
         assert (stats.contacts, stats.changed, stats.unverified) == (600, 0, 0)
         assert set(receiver.contacts().values()) == {1}
 
-    def test_workers_that_come_and_go_in_order_repeat_nothing(
+    def test_clean_joins_and_leaves_of_workers_repeat_nothing(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         receiver.add_fault(delay_ms=100, times=None)
@@ -99,7 +99,7 @@ class TestDelivery:
         assert receiver.stats().repeats == 0
         assert second.stop() == 0
 
-    def test_sigterm_waits_for_what_is_under_way(self, stage: CallbacksHarness, receiver: Receiver) -> None:
+    def test_sigterm_waits_for_deliveries_in_flight(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(delay_ms=1500, times=None)
         stage.put(score(f"c{n}", campaign_id=f"k{n}") for n in range(10))
         worker = stage.start()
@@ -118,7 +118,7 @@ def _requests(receiver: Receiver) -> int:
 
 
 class TestTrouble:
-    def test_a_receiver_that_is_away_gets_everything_later_and_nothing_twice(
+    def test_after_an_outage_the_receiver_gets_everything_once(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         receiver.add_fault(status=503, times=None)
@@ -140,7 +140,7 @@ class TestTrouble:
 
     # `make chaos` plays the others.
     @pytest.mark.parametrize("status", [302, *(pytest.param(one, marks=pytest.mark.slow) for one in (401, 404))])
-    def test_an_outage_that_refuses_loses_nothing_and_is_said_once(
+    def test_an_outage_with_rejections_loses_nothing_and_is_logged_once(
         self, stage: CallbacksHarness, receiver: Receiver, status: int
     ) -> None:
         worker = stage.start(callbacks__max_contacts="1", callbacks__retry_delays_s="[0.2, 0.3, 0.4]")
@@ -170,7 +170,7 @@ class TestTrouble:
             pytest.param(200, "[2, 20, 120, 700]", marks=[pytest.mark.slow, pytest.mark.timeout(3_000)]),
         ],
     )
-    def test_kills_during_an_outage_that_refuses_lose_and_refuse_nothing(
+    def test_kills_during_an_outage_with_rejections_lose_and_reject_nothing(
         self, stage: CallbacksHarness, receiver: Receiver, kills: int, delays_s: str
     ) -> None:
         scores = 5 * kills
@@ -237,7 +237,7 @@ class TestTrouble:
         assert sum(passed) <= 8, "and is written again a few times only"
         assert stage.verify_receipts() == {"DELIVERED": 1}
 
-    def test_a_campaign_that_is_switched_off_waits_and_the_others_go_on(
+    def test_a_disabled_campaign_waits_and_the_others_continue(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         receiver.add_fault(status=410, campaign_id="ended", times=None)
@@ -268,7 +268,7 @@ class TestTrouble:
         def flow(prefix: str, campaigns: list[str]) -> None:
             for n in range(60):
                 stage.put(score(f"{prefix}{n}-{campaign}", campaign_id=campaign) for campaign in campaigns)
-                time.sleep(0.05)  # a stream, not a heap: what waits for a slot shows as latency
+                time.sleep(0.05)  # a stream, not a burst: a wait for a slot shows as latency
 
         worker = stage.start(callbacks__max_contacts="1")
         stage.put([score("warm", campaign_id="a")])
@@ -304,7 +304,7 @@ class TestPlanning:
             ["old", "older"],
         )
 
-    def test_what_is_no_score_or_no_callback_is_set_aside(self, stage: CallbacksHarness, receiver: Receiver) -> None:
+    def test_invalid_scores_and_callbacks_are_rejected(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         stage.put_values("scores", [(b"k", b"nonsense"), (None, None)])
         stage.put([score("good"), score("x" * 300), score("wide", campaign_id="w" * 30_000)])
         for topic in ("callbacks", stage.tier(1), stage.tier(4)):
@@ -322,7 +322,7 @@ class TestPlanning:
             assert one.headers["stream-scorer-error-timestamp"]
         assert receiver.contacts() == {"good": 1}
 
-    def test_a_pace_is_kept_and_said(self, stage: CallbacksHarness, receiver: Receiver) -> None:
+    def test_a_rate_limit_is_kept_and_logged(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         stage.put(score(f"c{n}") for n in range(8))
         worker = stage.start(callbacks__max_contacts="1", callbacks__max_per_minute="5")
         stage.wait_receipts(5, needs=worker)
@@ -332,7 +332,7 @@ class TestPlanning:
 
 
 def the_line(worker: WorkerProcess, code: int) -> str:
-    """The one line it printed, once it has ended with ``code``."""
+    """Return its only output line after the exit with ``code``."""
     assert worker.exit_code() == code, worker.log()
     [line] = worker.errors()
     assert line.startswith("stream-scorer: ")
@@ -350,15 +350,15 @@ class TestWhatAnOperatorSees:
         assert "no-such-topic" in line
         assert "topics create" in line
 
-    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: CallbacksHarness) -> None:
+    def test_a_session_timeout_rejected_by_the_broker(self, stage: CallbacksHarness) -> None:
         quick = {**QUICK_PROPERTIES, "session.timeout.ms": 900, "heartbeat.interval.ms": 300}
         line = the_line(stage.start(kafka__properties=json.dumps(quick)), 1)
         assert "session.timeout.ms must be between" in line
 
-    def test_tiers_in_disorder(self, stage: CallbacksHarness) -> None:
+    def test_retry_delays_out_of_order(self, stage: CallbacksHarness) -> None:
         assert "ascending order" in the_line(stage.start(callbacks__retry_delays_s="[60, 30]"), 2)
 
-    def test_a_new_group_beside_receipts_is_refused_until_it_is_meant(
+    def test_a_new_group_beside_receipts_is_rejected_until_it_is_confirmed(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         stage.put([score("a")])
@@ -413,7 +413,7 @@ class TestWhatAnOperatorSees:
         assert stage.verify_receipts() == {"DELIVERED": 20}
         assert receiver.contacts() == {f"a{n}": 1 for n in range(20)}
 
-    def test_another_target_holds_what_waits_and_the_former_one_delivers_it(
+    def test_pending_callbacks_are_held_for_another_target_and_delivered_by_the_former_one(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         receiver.add_fault(status=503, times=None)
@@ -440,7 +440,7 @@ class TestWhatAnOperatorSees:
         assert stage.verify_receipts() == {"DELIVERED": 5}
         assert receiver.stats().repeats == 0
 
-    def test_one_loop_that_cannot_go_on_ends_the_other_in_order(
+    def test_a_fatal_error_of_one_loop_stops_the_other_cleanly(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         stage.put([score("a")])
@@ -461,7 +461,7 @@ class TestWhatAnOperatorSees:
 
 
 class TestReconcile:
-    def test_it_judges_a_cluster_on_which_only_callbacks_run(self, stage: CallbacksHarness) -> None:
+    def test_reconcile_with_only_callbacks(self, stage: CallbacksHarness) -> None:
         stage.put(score(f"c{n}") for n in range(20))
         worker = stage.start()
         stage.wait_receipts(20, needs=worker)
@@ -477,7 +477,7 @@ class TestReconcile:
         assert held.returncode == 0, held.stderr
         assert "has scored nothing here" in held.stdout
         assert "20 scores ≥ 0.75 = 20 delivered" in held.stdout
-        # The features topic is there, and the scoring group has no commit on it: its name may be mistyped.
+        # The features topic exists without a commit of the scoring group: its name may be mistyped.
         here = {f"STREAM_SCORER_TOPICS__{kind}": stage.topics["scores"] for kind in ("REVIEW", "REJECTED", "AUDIT")}
         here["STREAM_SCORER_TOPICS__FEATURES"] = stage.make_topic("features")
         mistyped = run_command("reconcile", settings=settings | here)

@@ -1,4 +1,4 @@
-"""The campaign worker and a dialler: whatever is killed, lost or refused, no contact is dialled twice for a score."""
+"""The campaign worker and a dialler: no contact is dialled twice for a score despite kills, losses and rejections."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_contacts_without_a_number_delay_no_other_contact(
 
 
 def has_more_requests(simulator: Simulator, requests: int, campaign: CallbacksHarness, put: int) -> bool:
-    """Whether the platform has accepted more requests, or there is nothing left to send."""
+    """Return whether the platform has accepted more requests or nothing is left to send."""
     if simulator.stats().requests["outbound"]["200"] > requests + 2:
         return True
     return sum(len(receipt["contact_ids"]) for receipt in campaign.receipts()) >= put

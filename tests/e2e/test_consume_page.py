@@ -1,4 +1,4 @@
-"""docs/consume.md: its Python program and its SQL, on scores that a worker has written."""
+"""docs/consume.md: its Python program and its SQL, with scores of a worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stored_places(file: Path) -> list[str]:
 
 
 def read_to_the_ends(stage: WorkerHarness, group_id: str) -> bool:
-    """Whether a group has committed the last record of each partition; markers of transactions stand behind it."""
+    """Return whether a group has committed the last record of each partition, before the transaction markers."""
     places = [TopicPartition(stage.topics["scores"], number) for number in range(stage.partitions)]
     with stage.reader(group_id) as reader:
         committed = {place.partition: place.offset for place in reader.committed(places, timeout=30)}
@@ -91,7 +91,7 @@ def test_the_programs_of_the_page(stage: WorkerHarness, tmp_path: Path) -> None:
 
     first, second = (f"{stage.group_id}-{name}" for name in ("first", "second"))
     consume(stage, tmp_path, first, lambda: stored.exists() and stored_places(stored) == places)
-    # Another group reads all of it again, and stores nothing a second time.
+    # Another group reads everything again and stores no duplicates.
     consume(stage, tmp_path, second, lambda: read_to_the_ends(stage, second))
     assert stored_places(stored) == places
 

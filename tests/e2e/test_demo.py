@@ -1,4 +1,4 @@
-"""``stream-scorer demo`` as a user runs it: real Kafka, simulator and worker, and nothing of them afterwards."""
+"""``stream-scorer demo`` as a user runs it: real Kafka, simulator and worker, and a complete cleanup."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ LONG_S = 280
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Iterator[Path]:
-    """Where the demo makes its folder. Its path is also in the environment of every process it starts."""
+    """The parent of the demo's folder. Its path is also in the environment of every process it starts."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     yield folder
-    for pid in processes(folder):  # where a test failed
+    for pid in processes(folder):  # after a failed test
         os.kill(pid, signal.SIGKILL)
 
 
 def processes(temporary: Path) -> dict[int, str]:
-    """The command lines of all that live in this environment; one that ended and was not collected has none."""
+    """Return the command lines of all processes with this environment; a zombie process has none."""
     mark = f"TMPDIR={temporary}".encode()
     found = {}
     for entry in Path("/proc").iterdir():
@@ -64,7 +64,7 @@ def started(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]
         **{name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))},
         "TMPDIR": str(temporary),
         "PYTHONUNBUFFERED": "1",
-        # What a user may have set for a real worker: the demo must not touch it.
+        # Settings of a user for a real worker: the demo must not use them.
         "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "GENESYS_CLIENT_SECRET": "the-real-one",
     }
@@ -79,17 +79,17 @@ def started(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]
     try:
         yield demo
     finally:
-        demo.terminate()  # where the test failed; it cleans up after itself
+        demo.terminate()  # after a failed test; otherwise the demo cleans up
         demo.communicate(timeout=60)
 
 
 def words(text: str) -> str:
-    """The text without its line ends: the demo breaks its lines at 80 columns."""
+    """Return the text without line ends: the demo wraps its lines at 80 columns."""
     return " ".join(text.split())
 
 
 def assert_plain_and_narrow(*texts: str) -> None:
-    """Nothing of a terminal, and no line over 80 columns but commands, whose paths may be longer."""
+    """Assert that there are no control codes, and no line over 80 columns except commands with long paths."""
     for text in texts:
         assert "\x1b" not in text
         assert "\r" not in text
@@ -97,7 +97,7 @@ def assert_plain_and_narrow(*texts: str) -> None:
 
 
 def assert_paid(out: str, answered: int) -> int:
-    """Checks the sum of the price, and returns how many contacts were billed again."""
+    """Check the sum of the bill and return how many contacts were billed again."""
     price = re.search(r"price: ([\d,]+) contacts paid = ([\d,]+) with a score \+ ([\d,]+) billed again", words(out))
     assert price, out
     paid, scored, again = (int(number.replace(",", "")) for number in price.groups())
@@ -107,7 +107,7 @@ def assert_paid(out: str, answered: int) -> int:
 
 
 def assert_accounted(out: str, contacts: int) -> int:
-    """Checks equation and verdict, with the repaired contact, and returns the contacts with a score."""
+    """Check equation and verdict, with the repaired contact, and return the contacts with a score."""
     equation = re.search(r"([\d,]+) inputs = ([\d,]+) scores \+ ([\d,]+) review \+ ([\d,]+) rejected", out)
     assert equation, out
     inputs, scores, review, rejected = (int(number.replace(",", "")) for number in equation.groups())
@@ -122,7 +122,7 @@ def assert_accounted(out: str, contacts: int) -> int:
 
 
 def assert_followed(out: str, err: str) -> None:
-    """Three contacts have their story, and the rejected one is repaired with a command of the desk."""
+    """Three contacts have their history, and the rejected one is repaired with a command of the desk."""
     repair = re.search(r"\$ stream-scorer rejected replay (DEMO-\d+) --set previous_calls=3 --yes", words(err))
     assert repair, err
     ended = (
@@ -136,7 +136,7 @@ def assert_followed(out: str, err: str) -> None:
     )
 
 
-def test_every_contact_is_accounted_for_and_can_be_looked_at_afterwards(temporary: Path) -> None:
+def test_every_contact_has_an_outcome_and_can_be_read_afterwards(temporary: Path) -> None:
     with started(temporary, "--contacts", "2000", "--keep", "--target", "webhook") as demo:
         out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 0, out + err
@@ -167,7 +167,7 @@ def test_the_dialler_calls_each_contact_once(temporary: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_demo_has_a_kill_an_outage_and_a_repair(temporary: Path) -> None:
+def test_the_full_demo_has_a_kill_an_outage_and_a_repair(temporary: Path) -> None:
     with started(temporary) as demo:
         out, err = demo.communicate(timeout=LONG_S)
     assert demo.returncode == 0, out + err
@@ -264,7 +264,7 @@ def test_a_scenario_is_played_printed_and_reconciled(temporary: Path, tmp_path: 
     assert_nothing_left(temporary)
 
 
-def test_a_scenario_that_is_none_starts_nothing(temporary: Path) -> None:
+def test_an_invalid_scenario_starts_nothing(temporary: Path) -> None:
     with started(temporary, "--scenario", "worst-day") as demo:
         out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 1, out + err
@@ -282,7 +282,7 @@ def test_a_scenario_that_is_none_starts_nothing(temporary: Path) -> None:
         pytest.param("$ stream-scorer rejected replay", signal.SIGINT, "300", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_in_the_middle_leaves_nothing(
+def test_a_signal_during_the_demo_leaves_no_process_or_folder(
     temporary: Path, moment: str, number: signal.Signals, contacts: str
 ) -> None:
     with started(temporary, "--contacts", contacts) as demo:
@@ -292,7 +292,7 @@ def test_a_signal_in_the_middle_leaves_nothing(
                 break
         assert processes(temporary)
         demo.send_signal(number)
-        demo.send_signal(number)  # impatience changes nothing
+        demo.send_signal(number)  # a second signal changes nothing
         out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 128 + number, out + err
     assert "interrupted" in err
@@ -300,7 +300,7 @@ def test_a_signal_in_the_middle_leaves_nothing(
     assert_nothing_left(temporary)
 
 
-def test_a_worker_that_cannot_work_is_shown_in_one_line_with_its_log(temporary: Path, tmp_path: Path) -> None:
+def test_a_failed_worker_is_reported_in_one_line_with_its_log(temporary: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(

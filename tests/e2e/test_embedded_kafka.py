@@ -1,4 +1,4 @@
-"""The embedded Kafka is a Kafka: found again, stopped, restarted, and true to transactions."""
+"""The embedded Kafka: detection, stop, restart, and transactions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def new_producer(bootstrap_servers: str, transactional_id: str) -> Producer:
 
 
 def read_all(bootstrap_servers: str, topic: str, isolation_level: str) -> list[bytes | None]:
-    """Read partition 0 from its start to its end, as such a reader sees it."""
+    """Read partition 0 from its start to its end with this isolation level."""
     config: dict[str, Any] = {
         "bootstrap.servers": bootstrap_servers,
         "group.id": f"reader-{uuid.uuid4().hex[:8]}",
@@ -114,14 +114,14 @@ def test_records_and_commits_survive_stop_and_kill(private_kafka: Callable[..., 
     kafka.kill()
     assert kafka.status() is None
     kafka.start()
-    new_producer(servers, "writer")  # clears what the killed one left open
+    new_producer(servers, "writer")  # aborts the open transaction of the killed one
     assert read_all(servers, topic, "read_committed") == [b"kept"]
     assert committed(servers, "readers", topic) == (1, "start=0")
 
 
 @pytest.mark.slow
 def test_a_folder_with_any_name(private_kafka: Callable[..., EmbeddedKafka], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commas end a path for Kafka, colons and semicolons for Java, umlauts are nothing to it under the locale C."""
+    """Commas end a path for Kafka, colons and semicolons for Java; umlauts are invalid in the locale C."""
     monkeypatch.setenv("LC_ALL", "C")
     kafka = private_kafka("dätä, v1;#%20:(ß)")
     started = kafka.start()
@@ -152,7 +152,7 @@ def test_starts_find_the_running_one_also_all_at_once(
 ) -> None:
     state = private_kafka().config.state_file
     state.parent.mkdir()
-    state.write_text(json.dumps({"pid": os.getpid(), "port": 1}))  # a stale one, whose number is used again
+    state.write_text(json.dumps({"pid": os.getpid(), "port": 1}))  # a stale one, whose PID is used again
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _each: private_kafka().start(), range(3)))

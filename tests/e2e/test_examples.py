@@ -1,4 +1,4 @@
-"""The examples, run as programs of their own: they share nothing with the package but the schemas and the topics."""
+"""The examples, run as separate programs that share only the schemas and the topics with the package."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def topics(broker: Broker) -> TopicsSettings:
 
 
 def example(name: str, *arguments: str) -> str:
-    """The output of an example that ended well."""
+    """Return the output of an example that exited with 0."""
     command = [sys.executable, str(REPOSITORY / "examples" / name), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def test_producer_and_reader(broker: Broker, simulator: Simulator, topics: Topic
     assert all(0 <= score["confidence_lower"] <= score["score"] <= score["confidence_upper"] <= 1 for score in scores)
     imputed = {score["contact_id"] for score in scores if score["imputed_features"] == ["last_contact_days"]}
     assert imputed == {f"contact-{number:06}" for number in range(0, CONTACTS, 4)}
-    for partition in (0, 1):  # outputs of a partition stand in the order of its inputs
+    for partition in (0, 1):  # outputs of a partition are in the order of its inputs
         sources = [score["source"].split("/") for score in scores]
         offsets = [int(offset) for _, number, offset in sources if int(number) == partition]
         assert offsets == sorted(offsets)

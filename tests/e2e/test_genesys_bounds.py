@@ -1,4 +1,4 @@
-"""Whatever a server sends, memory and time stay bounded, and the next request gets its own answer."""
+"""Bounds of memory and time for any response; the next request gets its own response."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEEP_OBJECTS = b'{"message":' * 100_000 + b'""' + b"}" * 100_000
 
 @cache  # not at import: every process of a test run imports this module
 def packed(wbits: int, megabytes: int = 300) -> bytes:
-    """So many megabytes of spaces, compressed without ever having been in memory."""
+    """Return so many megabytes of spaces, compressed as a stream."""
     pack = zlib.compressobj(9, zlib.DEFLATED, wbits)
     piece = b" " * MEGABYTES
     return b"".join([*(pack.compress(piece) for _ in range(megabytes)), pack.flush()])
@@ -51,7 +51,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 
 def endless(first: bytes, piece: bytes) -> Any:
-    """Sends ``first``, then ``piece`` again and again as fast as it can, until the client leaves."""
+    """Send ``first``, then ``piece`` repeatedly without a pause until the client disconnects."""
     many = piece * (100_000 // len(piece) + 1)
 
     def responder(_: Any, conn: Any) -> None:
@@ -99,7 +99,7 @@ def client(server: RawServer) -> Iterator[ScoringClient]:
 
 
 def bounded(client: ScoringClient) -> Any:
-    """Asks, and checks what it took."""
+    """Send a request and check its time and memory."""
     tracemalloc.start()
     began = time.monotonic()
     try:
@@ -113,7 +113,7 @@ def bounded(client: ScoringClient) -> Any:
 
 
 @pytest.mark.parametrize("encoding", BOMBS)
-def test_small_answers_that_grow(server: RawServer, client: ScoringClient, encoding: str) -> None:
+def test_compression_bombs(server: RawServer, client: ScoringClient, encoding: str) -> None:
     name = encoding.removesuffix(", raw").removesuffix(", in small members")
     server.respond(answer(200, BOMBS[encoding](), {"content-encoding": name}))
     got = bounded(client)
@@ -123,7 +123,7 @@ def test_small_answers_that_grow(server: RawServer, client: ScoringClient, encod
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_nor_do_those_of_an_error(server: RawServer, client: ScoringClient, status: int) -> None:
+def test_compression_bombs_in_error_bodies(server: RawServer, client: ScoringClient, status: int) -> None:
     server.respond(answer(status, packed(31), {"content-encoding": "gzip"}))
     got = bounded(client)
     assert type(got) is {400: Refused, 500: Unavailable}[status]
@@ -131,7 +131,7 @@ def test_nor_do_those_of_an_error(server: RawServer, client: ScoringClient, stat
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-def test_endless_answers(server: RawServer, client: ScoringClient, what: str) -> None:
+def test_endless_responses(server: RawServer, client: ScoringClient, what: str) -> None:
     server.respond(ENDLESS[what])
     got = bounded(client)
     assert isinstance(got, Unavailable)
@@ -150,7 +150,7 @@ def test_unrequested_content_encodings(server: RawServer, client: ScoringClient,
 
 @pytest.mark.parametrize("body", [DEEP, DEEP_OBJECTS, b'{"results":[' + DEEP_OBJECTS + b"]}"])
 @pytest.mark.parametrize(("status", "kind"), [(200, Unavailable), (400, Refused), (503, Unavailable)])
-def test_a_hundred_thousand_levels(
+def test_json_of_a_hundred_thousand_levels(
     server: RawServer, client: ScoringClient, body: bytes, status: int, kind: type
 ) -> None:
     server.respond(answer(status, body))
@@ -159,7 +159,7 @@ def test_a_hundred_thousand_levels(
     assert len(got.message) < 400
 
 
-def test_levels_that_json_allows_are_no_results(server: RawServer, client: ScoringClient) -> None:
+def test_deeply_nested_json_is_no_result(server: RawServer, client: ScoringClient) -> None:
     deep: Any = 0.5
     for _ in range(900):
         deep = [deep]
@@ -168,10 +168,10 @@ def test_levels_that_json_allows_are_no_results(server: RawServer, client: Scori
 
 
 class TestInterimResponses:
-    """http.client takes them for the answer; then the real one would be the answer to the next request."""
+    """http.client takes them for the response; the real one would then answer the next request."""
 
     @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 Whatever"])
-    def test_they_are_passed_over(self, server: RawServer, client: ScoringClient, interim: bytes) -> None:
+    def test_interim_responses_are_skipped(self, server: RawServer, client: ScoringClient, interim: bytes) -> None:
         def hint(request: Any, conn: Any) -> None:
             conn.sendall(2 * (b"HTTP/1.1 " + interim + b"\r\nlink: </a>\r\ncontent-length: 5\r\n\r\n"))
             time.sleep(0.05)  # the answer comes later than its hint
@@ -184,7 +184,7 @@ class TestInterimResponses:
             assert [item["contactId"] for item in got.results] == [f"c{number}"]
         assert len({request.connection for request in server.to("/api")}) == 1
 
-    def test_another_protocol_is_none_of_ours(self, server: RawServer, client: ScoringClient) -> None:
+    def test_another_protocol_is_not_spoken(self, server: RawServer, client: ScoringClient) -> None:
         server.respond(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
         got = client.ask(PARTS, None)
         assert isinstance(got, Unavailable)
@@ -193,7 +193,7 @@ class TestInterimResponses:
         assert isinstance(client.ask(PARTS, None), Answered)
 
 
-def test_what_follows_an_answer_is_not_the_next_one(server: RawServer, client: ScoringClient) -> None:
+def test_bytes_after_a_response_are_not_the_next_one(server: RawServer, client: ScoringClient) -> None:
     stale = answer(418, b"stale")
 
     def answer_twice(request: Any, conn: Any) -> None:
@@ -204,7 +204,7 @@ def test_what_follows_an_answer_is_not_the_next_one(server: RawServer, client: S
         assert not isinstance(client.ask(PARTS, None), Unexpected)
 
 
-def test_a_login_service_is_bounded_alike(server: RawServer) -> None:
+def test_a_login_service_has_the_same_bounds(server: RawServer) -> None:
     for raw in (answer(200, packed(31), {"content-encoding": "gzip"}), answer(200, DEEP)):
         server.respond(raw, path="/oauth/token")
         client = ScoringClient(server.url, server.url, "id", "secret", "m", token_timeout_s=TIMEOUT_S)

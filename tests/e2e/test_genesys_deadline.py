@@ -1,4 +1,4 @@
-"""The deadline is one for the whole exchange, wherever the server stalls, and what a lost connection becomes."""
+"""One deadline for the whole exchange at every possible stall, and the result of a lost connection."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 def drip(first: bytes, piece: bytes) -> Any:
-    """Sends ``first``, then ``piece`` again and again, far apart enough never to time out, until the client leaves."""
+    """Send ``first``, then ``piece`` repeatedly with pauses below the socket time-out until the client disconnects."""
 
     def responder(_: Any, conn: socket.socket) -> None:
         conn.sendall(first)
         while True:
             conn.sendall(piece)
-            time.sleep(0.02)  # the pace of the drip is the fault under test
+            time.sleep(0.02)  # the rate of the drip is the fault under test
 
     return responder
 
@@ -210,10 +210,10 @@ def test_connection_lost(
     server.respond(drop)
     got = unavailable(client.ask(PARTS, None), trouble)
     assert got.exchange.status == status
-    assert len(server.to("/api")) == 1  # a POST that costs money is not repeated on its own
+    assert len(server.to("/api")) == 1  # a billed POST is not repeated automatically
 
 
-def test_connection_closed_while_it_rested_is_not_used(server: RawServer, client: ScoringClient) -> None:
+def test_an_idle_connection_that_was_closed_is_not_used(server: RawServer, client: ScoringClient) -> None:
     def answer_and_leave(request: Any, conn: socket.socket) -> None:
         conn.sendall(results(request))
         conn.shutdown(socket.SHUT_RDWR)
@@ -224,7 +224,7 @@ def test_connection_closed_while_it_rested_is_not_used(server: RawServer, client
     assert isinstance(client.ask(PARTS, None), Answered)
 
 
-def test_connection_that_rested_for_long_is_not_used(
+def test_a_long_idle_connection_is_not_used(
     server: RawServer, client: ScoringClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.ask(PARTS, None)
@@ -235,7 +235,7 @@ def test_connection_that_rested_for_long_is_not_used(
     assert first == second != third
 
 
-def test_closing_ends_what_is_under_way(server: RawServer) -> None:
+def test_close_ends_requests_in_flight(server: RawServer) -> None:
     client = client_of(server, timeout_s=30.0)
     reached = threading.Event()
 
@@ -254,11 +254,11 @@ def test_closing_ends_what_is_under_way(server: RawServer) -> None:
     assert "closed" in unavailable(answers[0], HttpFailure.NO_CONNECTION).message
 
 
-def test_neither_sockets_nor_threads_are_left(server: RawServer) -> None:
+def test_no_sockets_or_threads_are_left(server: RawServer) -> None:
     def left() -> int:
         return len(list(Path("/dev/fd").iterdir()))
 
-    others = set(threading.enumerate())  # of clients that other tests have not closed
+    others = set(threading.enumerate())  # of clients not closed by other tests
     before = left()
     client = client_of(server, 0.1)
     for raw in (drip(HEAD, b"x: 1\r\n"), answer(200, b"zip?", {"content-encoding": "gzip"}), answer(503), silent):

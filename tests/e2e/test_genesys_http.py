@@ -1,4 +1,4 @@
-"""The client against real HTTP: what each answer becomes, and what is sent."""
+"""The client over real HTTP: the requests, and the result of each response."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_refused_names_contacts(server: RawServer, client: ScoringClient, status
         (answer(409, [1, 2]), Unexpected, "HTTP 409"),
     ],
 )
-def test_what_does_not_pass(server: RawServer, client: ScoringClient, raw: bytes, kind: type, text: str) -> None:
+def test_responses_without_a_retry(server: RawServer, client: ScoringClient, raw: bytes, kind: type, text: str) -> None:
     server.respond(raw)
     got = client.ask(PARTS, None)
     assert type(got) is kind
@@ -159,7 +159,7 @@ def test_what_does_not_pass(server: RawServer, client: ScoringClient, raw: bytes
         (b"SSH-2.0-OpenSSH_9.0\r\n\r\n", HttpFailure.MALFORMED, None),
     ],
 )
-def test_what_may_pass(
+def test_transient_failures(
     server: RawServer, client: ScoringClient, raw: bytes, trouble: HttpFailure, after_s: float | None
 ) -> None:
     def once(_: Any, conn: Any) -> None:
@@ -185,7 +185,7 @@ def test_what_may_pass(
         (answer(404, {"message": "no Route matched with those values"}), NotFound, False),
     ],
 )
-def test_whether_it_is_the_platforms_own_error(
+def test_errors_of_the_platform_and_of_gateways(
     server: RawServer, client: ScoringClient, raw: bytes, kind: type, *, platform_error: bool
 ) -> None:
     server.respond(raw)
@@ -211,7 +211,7 @@ def test_check_sends_no_contact_and_no_version(server: RawServer, client: Scorin
     assert check.exchange.status == 400
     (request,) = server.to(SCORE)
     assert request.json == {"contacts": []}
-    # The model is known now: a 404 means the version, and is not checked again.
+    # The model is confirmed: a 404 means the version and is not checked again.
     server.respond(platform_error(404, "not.found", "no such version"))
     assert isinstance(client.ask(PARTS, "v9"), NotFound)
     assert len(server.to(SCORE)) == 2
@@ -280,10 +280,10 @@ def test_revoked_token_is_renewed_once(server: RawServer, client: ScoringClient)
     assert len(server.to(SCORE)) == 4
 
 
-def test_a_gateway_that_echoes_what_it_got(server: RawServer, client: ScoringClient) -> None:
+def test_a_gateway_that_echoes_the_request(server: RawServer, client: ScoringClient) -> None:
     def echo(request: Any, conn: Any) -> None:
         sent = request.headers["authorization"]
-        message = "x" * 290 + sent  # the token stands where the text is cut
+        message = "x" * 290 + sent  # the token is at the cut of the text
         conn.sendall(answer(400, {"code": sent, "message": message}, {"ININ-Correlation-Id": sent.split()[1]}))
 
     long_token = "ghijklmnop" * 8  # no hexadecimal digits: an id of the exchange must not look like a part of it
@@ -295,7 +295,7 @@ def test_a_gateway_that_echoes_what_it_got(server: RawServer, client: ScoringCli
     assert got.exchange.correlation_id is None
 
 
-def test_a_token_that_was_renewed_meanwhile_is_not_shown_either(server: RawServer, client: ScoringClient) -> None:
+def test_a_token_renewed_meanwhile_is_not_shown(server: RawServer, client: ScoringClient) -> None:
     server.respond(token("first-token"), token("second-token"), path="/oauth/token")
     server.respond(
         platform_error(401, "bad.credentials", "no"),
@@ -402,7 +402,7 @@ def test_redirect_body_is_bounded(server: RawServer, client: ScoringClient) -> N
     assert got.exchange.status == 302
 
 
-def test_cookies_and_netrc_are_left_alone(
+def test_cookies_and_netrc_are_ignored(
     server: RawServer, client: ScoringClient, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -439,7 +439,7 @@ def test_name_that_does_not_exist(server: RawServer) -> None:
 @pytest.mark.parametrize(
     "url", ["", "api.example", "ftp://a", "https://", "http://u:pw@host", "http://h?x=1", "http://h:x"]
 )
-def test_wrong_urls_are_refused_without_being_shown(url: str) -> None:
+def test_invalid_urls_are_rejected_without_being_shown(url: str) -> None:
     with pytest.raises(SettingsError, match=r"genesys\.base_url") as caught:
         ScoringClient(url, "http://127.0.0.1", "id", SECRET, "m")
     assert "pw" not in str(caught.value)
@@ -452,7 +452,7 @@ def test_nothing_secret_in_any_repr(client: ScoringClient) -> None:
     assert "token-1" not in shown
 
 
-def test_closed_client_answers_all_the_same(client: ScoringClient) -> None:
+def test_a_closed_client_returns_an_error_for_each_call(client: ScoringClient) -> None:
     client.close()
     got = client.ask(PARTS, None)
     assert isinstance(got, Unavailable)

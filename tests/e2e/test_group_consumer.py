@@ -1,4 +1,4 @@
-"""The end of a partition as its reader sees it, on a real broker."""
+"""End offsets of partitions as seen by the consumer, on a real broker."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Owner:
         self.cut_off_by: list[str] = []
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
-        """Ours."""
+        """Ignore."""
 
     def on_revoking(self, partitions: list[Partition]) -> None:
-        """About to go."""
+        """Ignore."""
 
     def on_revoked(self, partitions: list[Partition]) -> None:
-        """Gone."""
+        """Ignore."""
 
     def on_rebalance_completed(self) -> None:
-        """The group has said what is ours."""
+        """Ignore."""
 
     def on_disconnected(self, reason: str) -> None:
-        """No broker."""
+        """Record the error."""
         self.cut_off_by.append(reason)
 
 
@@ -56,7 +56,7 @@ def write(producer: Producer, topic: str, values: list[bytes], *, end: Callable[
 
 
 def test_aborted_records_and_markers_are_not_lag(broker: Broker) -> None:
-    """A producer that is killed leaves aborted records, as many as its transaction had; a quiet topic keeps them."""
+    """A killed producer leaves the aborted records of its transaction, which a quiet topic keeps."""
     topic = f"ends-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
@@ -94,8 +94,8 @@ def test_aborted_records_and_markers_are_not_lag(broker: Broker) -> None:
         source.close()
 
 
-def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
-    """A paused partition is not fetched, so the client itself would not see what is written meanwhile."""
+def test_the_end_offset_advances_while_reading_is_paused(broker: Broker) -> None:
+    """A paused partition is not fetched, so the client does not receive its new end offsets."""
     topic = f"ends-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
@@ -135,8 +135,8 @@ def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
         source.close()
 
 
-def test_a_paused_partition_goes_on_at_its_offset_without_gap_or_repeat(broker: Broker) -> None:
-    """Whatever was read behind the offset, and fetched between the resume and the seek, does not count."""
+def test_a_paused_partition_resumes_at_its_offset_without_gap_or_repeat(broker: Broker) -> None:
+    """Records after the offset, read before or fetched between resume and seek, are discarded."""
     topic, amount = f"pauses-{uuid.uuid4().hex[:8]}", 20_000
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 3, 1)])[topic].result()

@@ -1,4 +1,4 @@
-"""KIP-848 and static membership: workers come, go, hang and are killed under load, and every contact comes out once."""
+"""KIP-848 and static membership: workers join, leave, hang and are killed under load; one outcome for every contact."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(280)]
 
 PARTITIONS = 6
 SESSION_S = 6.0
-# Under the newer protocol the brokers decide; by default a dead worker is missed after 45 s.
+# Under the newer protocol the brokers decide; by default a dead worker is removed after 45 s.
 BROKER = {
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
@@ -37,7 +37,7 @@ DECIDED_BY_BROKERS = ("session.timeout.ms", "heartbeat.interval.ms")
 
 
 class Crowd:
-    """Workers of one group; each is the static member of its name, where the group has such."""
+    """Workers of one group; with static membership, each is the member of its name."""
 
     def __init__(self, stage: WorkerHarness, protocol: str, *, is_static: bool, is_default: bool) -> None:
         self.stage = stage
@@ -86,7 +86,7 @@ def make_crowd(
     ("protocol", "is_static", "is_default"),
     [("classic", True, False), ("consumer", False, False), ("consumer", True, False), ("classic", True, True)],
 )
-def test_workers_come_and_go(
+def test_workers_join_and_leave(
     make_crowd: Callable[[str, bool, bool], Crowd], protocol: str, is_static: bool, is_default: bool
 ) -> None:
     """``is_default``: with the client's and the service's own settings, as in script 26."""
@@ -96,7 +96,7 @@ def test_workers_come_and_go(
     first = crowd.start("first")
     second = crowd.start("second")
     crowd.feed()
-    # Killed, and back at once: as a static member with the partitions that it had. Under the newer protocol its id is
+    # Killed and restarted: as a static member with its former partitions. Under the newer protocol its id is
     # free when its session has ended.
     second.kill()
     killed_at = time.monotonic()
@@ -118,7 +118,7 @@ def test_workers_come_and_go(
     crowd.feed()
     first.resume()
     stage.wait_done(needs=second)
-    # In order, and away for good.
+    # A clean exit.
     crowd.feed()
     assert second.stop() == 0, second.log()
     third = crowd.start("third")

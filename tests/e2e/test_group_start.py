@@ -1,4 +1,4 @@
-"""A group without commits beside outputs that were written to once: retention has deleted the records, offsets stay."""
+"""A group without commits beside output topics whose records were deleted by retention: the offsets remain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.kafka
 
 
 def write_and_delete(bootstrap_servers: str, topic: str) -> None:
-    """Leave a topic as retention does: no record, and a high watermark."""
+    """Empty a topic as retention does: no records, and a high watermark."""
     producer = Producer({"bootstrap.servers": bootstrap_servers, "acks": "all"})
     producer.produce(topic, b"v", partition=1)
     assert producer.flush(30) == 0
@@ -85,7 +85,7 @@ def test_a_planning_group_does_not_start_over_beside_emptied_receipts_or_callbac
 
 
 def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(broker: Broker) -> None:
-    """Where Kafka has not dropped them: written by a worker when the topic was deleted already."""
+    """Commits that Kafka has not deleted: written by a worker after the deletion of the topic."""
     harness = ScoringHarness(broker.bootstrap_servers, partitions=2)
     settings = load_settings(environ=harness.settings())
     start = scoring_start(settings, harness.retries)
@@ -110,7 +110,7 @@ def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(bro
 
 
 def test_an_output_that_is_dated_far_ahead_does_not_hide_the_outcomes_of_a_new_topic(broker: Broker) -> None:
-    """Its time would be the bound of the new topic's outputs, so none of them would count for hours."""
+    """Its time would be the lower bound for outputs of the new topic, so none would count for hours."""
     harness = ScoringHarness(broker.bootstrap_servers, partitions=2)
     settings, scores = load_settings(environ=harness.settings()), harness.topics["scores"]
     start = scoring_start(settings, harness.retries)

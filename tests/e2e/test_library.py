@@ -1,4 +1,4 @@
-"""The library against the simulator, and against answers that the simulator does not give."""
+"""The library against the simulator, and against responses that the simulator does not send."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCORE_PATH = "/api/v2/predictiveengagement/models/"
 
 
 class Waits(list[float]):
-    """Stands in for ``time.sleep``: notes what would have been waited."""
+    """Replacement of ``time.sleep`` that records the waits."""
 
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -153,7 +153,9 @@ BAD = [
 ]
 
 
-def test_bad_contacts_fail_no_other(simulator: Simulator, calculator: PredictiveScoreCalculator, audit: Path) -> None:
+def test_bad_contacts_do_not_affect_others(
+    simulator: Simulator, calculator: PredictiveScoreCalculator, audit: Path
+) -> None:
     outcome = calculator.calculate([*contacts("first"), *(raw for raw, _, _ in BAD), *contacts("last")])
     assert ids(outcome.scored) == ["first", "last"]
     assert [(one.index, one.contact_id, one.reasons[0]) for one in outcome.rejected] == [
@@ -165,7 +167,7 @@ def test_bad_contacts_fail_no_other(simulator: Simulator, calculator: Predictive
     assert audited(audit)["extra"] == "REJECTED"
 
 
-def test_results_for_review_are_kept_apart_and_audited(
+def test_results_for_review_are_separate_and_audited(
     simulator: Simulator, calculator: PredictiveScoreCalculator, audit: Path
 ) -> None:
     simulator.configure(narrow_share=0.5)
@@ -189,7 +191,7 @@ def test_own_verifier_counts(simulator: Simulator, calculator_for: Callable[...,
 
 
 @pytest.mark.parametrize(("bad", "at_most"), [("REFUSE-NAMED-x", 3), ("REFUSE-x", 22)])
-def test_refused_contact_fails_no_other(
+def test_a_rejected_contact_does_not_affect_others(
     simulator: Simulator, calculator: PredictiveScoreCalculator, audit: Path, bad: str, at_most: int
 ) -> None:
     names = [f"c{n}" for n in range(999)]
@@ -209,7 +211,7 @@ def test_only_refused_contacts(calculator: PredictiveScoreCalculator) -> None:
     assert ids(outcome.rejected) == ["REFUSE-1", "REFUSE-2"]
 
 
-def test_api_that_refuses_everything_is_no_bad_contact(
+def test_an_api_that_rejects_everything_blames_no_contact(
     simulator: Simulator, calculator: PredictiveScoreCalculator
 ) -> None:
     simulator.add_fault(status=400, times=None)
@@ -218,7 +220,7 @@ def test_api_that_refuses_everything_is_no_bad_contact(
     assert simulator.stats().requests_with("score", 400) <= 31
 
 
-def test_repeated_contact_is_asked_in_requests_of_its_own(
+def test_a_repeated_contact_is_sent_in_separate_requests(
     simulator: Simulator, calculator: PredictiveScoreCalculator
 ) -> None:
     raw = contacts("a") + contacts("b") + contacts("a", previous_calls=9) + contacts("c")
@@ -235,7 +237,7 @@ def test_large_contacts_are_spread_over_requests(simulator: Simulator, calculato
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_passing_trouble_is_repeated(
+def test_transient_failures_are_retried(
     simulator: Simulator, calculator: PredictiveScoreCalculator, waits: Waits, status: int
 ) -> None:
     simulator.add_fault(status=status, times=2)
@@ -272,7 +274,7 @@ def test_an_outage_rejects_no_contact_and_returns_the_finished_results(
 
 
 @pytest.mark.parametrize("poisoned", [0, 7, 39])
-def test_contact_that_breaks_the_api_fails_no_other(
+def test_a_contact_that_breaks_the_api_does_not_affect_others(
     simulator: Simulator, calculator: PredictiveScoreCalculator, poisoned: int
 ) -> None:
     names = [f"c{n}" for n in range(40)]
@@ -283,7 +285,7 @@ def test_contact_that_breaks_the_api_fails_no_other(
     assert ids(outcome.scored) == [name for name in names if name != names[poisoned]]
 
 
-def test_dropped_connection_is_repeated(simulator: Simulator, calculator: PredictiveScoreCalculator) -> None:
+def test_a_dropped_connection_is_retried(simulator: Simulator, calculator: PredictiveScoreCalculator) -> None:
     simulator.add_fault(drop="before", times=1)
     assert len(calculator.calculate_scores(contacts("a"))) == 1
 
@@ -300,13 +302,13 @@ def test_expires_in_counts(simulator: Simulator, calculator_for: Callable[..., P
     simulator.configure(expires_in=1)
     short = calculator_for(simulator.base_url)
     short.calculate(contacts("a"))
-    time.sleep(0.6)  # half the life of the token: then it is renewed. Asking all the while would use up the quota
+    time.sleep(0.6)  # half of the token's lifetime: then it is renewed. Continuous requests would use up the quota
     short.calculate(contacts("a"))
     assert simulator.stats().tokens_issued == 4
     assert simulator.stats().requests_with("score", 401) == 1
 
 
-def test_wrong_secret_scope_and_model_are_said(
+def test_wrong_secret_scope_and_model_are_named(
     simulator: Simulator, calculator_for: Callable[..., PredictiveScoreCalculator]
 ) -> None:
     with pytest.raises(ApiRefused, match="simulator-client") as caught:
@@ -330,7 +332,7 @@ def test_body_holds_contacts_and_version_only(
     assert with_version.json == {**without.json, "modelVersion": "v3"}
 
 
-def test_unanswered_is_asked_once_more(
+def test_an_unanswered_contact_is_sent_once_more(
     server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], audit: Path
 ) -> None:
     def forgetful(request: Any, conn: Any) -> None:
@@ -380,7 +382,7 @@ def test_a_paid_answer_in_any_encoding_is_json(server: RawServer, encoding: str)
     assert (response.json()["results"][0]["contactId"], response.text) == ("ä", found)
 
 
-def test_an_answer_that_is_no_text_is_passed_on_as_it_is(server: RawServer) -> None:
+def test_a_binary_response_is_passed_on_unchanged(server: RawServer) -> None:
     server.respond(answer(400, b"\xff\xfe\x00"))
     payload = ScoringPayload(contacts=[ContactFeatureVector(contactId="a", features=dict(GOOD))])
     with GenesysAuthManager("id", "secret", server.url) as auth:
@@ -388,7 +390,7 @@ def test_an_answer_that_is_no_text_is_passed_on_as_it_is(server: RawServer) -> N
 
 
 @pytest.mark.parametrize("written", ["{}\n", "{}\r\n", "\ufeff{}", " {}\0 "])
-def test_a_secret_as_files_hold_it(simulator: Simulator, written: str) -> None:
+def test_a_secret_with_a_line_end_or_byte_order_mark(simulator: Simulator, written: str) -> None:
     with GenesysAuthManager("simulator-client", written.format("simulator-secret"), simulator.base_url) as auth:
         assert auth.get_token()
 
@@ -401,7 +403,7 @@ def test_a_secret_as_files_hold_it(simulator: Simulator, written: str) -> None:
         ("client_secret=hunter2", "a name"),
     ],
 )
-def test_a_secret_that_cannot_be_meant_is_not_sent(written: str, words: str) -> None:
+def test_an_implausible_secret_is_not_sent(written: str, words: str) -> None:
     with pytest.raises(SettingsError, match=f"^client_secret .*{words}") as caught:
         GenesysAuthManager("id", written, "http://127.0.0.1:9")
     assert "hunter2" not in str(caught.value)
@@ -435,7 +437,7 @@ def test_login_host_follows_the_api_host() -> None:
     )
 
 
-def test_no_answer_at_all(server: RawServer, waits: Waits) -> None:
+def test_no_response(server: RawServer, waits: Waits) -> None:
     server.respond(lambda _, conn: conn.shutdown(socket.SHUT_RDWR))
     payload = ScoringPayload(contacts=[ContactFeatureVector(contactId="a", features=dict(GOOD))])
     with GenesysAuthManager("a", "b", server.url) as auth:

@@ -106,7 +106,7 @@ def test_no_status_without_a_response(calculator: PredictiveScoreCalculator, ser
         (None, "a list"),
     ],
 )
-def test_what_is_no_list_is_a_type_error_with_the_remedy(
+def test_an_argument_other_than_a_list_is_a_type_error_with_the_remedy(
     server: RawServer, calculator: PredictiveScoreCalculator, given: Any, remedy: str
 ) -> None:
     for call in (calculator.calculate, calculator.calculate_scores):

@@ -1,4 +1,4 @@
-"""A calculator that is used on both sides of `os.fork`: its state belongs to the process that made it."""
+"""A calculator that is used in both processes after `os.fork`: its state belongs to the process that created it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Child:
 
 
 def score_of(contact_id: str) -> float:
-    """A score that belongs to this contact alone."""
+    """Return a score that is unique to this contact."""
     return int(contact_id.partition("-")[2]) / 1000.0
 
 
@@ -191,7 +191,7 @@ def test_deadline_of_the_child_although_the_watchdog_belongs_to_the_parent(
     assert found == [{"c-300": 0.3}]
 
 
-def test_child_that_closes_ends_no_exchange_of_the_parent(
+def test_a_close_in_the_child_ends_no_exchange_of_the_parent(
     server: RawServer, calculator: PredictiveScoreCalculator
 ) -> None:
     asked, go_on = threading.Event(), threading.Event()
@@ -213,9 +213,7 @@ def test_child_that_closes_ends_no_exchange_of_the_parent(
     assert len(server.to("/api/")) == 1
 
 
-def test_exchange_that_is_under_way_in_the_forking_thread(
-    server: RawServer, calculator: PredictiveScoreCalculator
-) -> None:
+def test_exchange_in_flight_in_the_forking_thread(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
     # A signal handler that forks returns into the middle of an exchange, in both processes.
     interrupted = threading.Event()
     main = threading.get_ident()
@@ -283,7 +281,7 @@ def test_processes_share_an_audit_file(tmp_path: Path) -> None:
 
 def test_audit_lock_of_a_thread_is_not_inherited(tmp_path: Path) -> None:
     auditor = AuditLogger(str(tmp_path / "audit.log"))
-    with auditor._lock:  # a thread of the parent is writing just now
+    with auditor._lock:  # a thread of the parent is writing at this time
         child = Child(partial(write_batches, auditor, "child", 1))
         assert child.result() is None
     assert "child-0" in (tmp_path / "audit.log").read_text()

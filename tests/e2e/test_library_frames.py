@@ -123,7 +123,7 @@ def test_ids_in_the_index(server: RawServer, calculator: PredictiveScoreCalculat
 
 
 @pytest.mark.parametrize("contact_id", [NAN, None, 5.0, True, ""])
-def test_ids_that_are_none(server: RawServer, calculator: PredictiveScoreCalculator, contact_id: Any) -> None:
+def test_invalid_ids(server: RawServer, calculator: PredictiveScoreCalculator, contact_id: Any) -> None:
     got = calculator.calculate_frame(Frame({"customer": [contact_id], "calls": [1]}), id="customer")
     assert (got["outcome"], got["reasons"]) == (["rejected"], ["invalid_contact"])
     assert server.requests == []
@@ -146,7 +146,7 @@ class Doubled(Frame):
         ([{"customer": 1}], "customer", "DataFrame, not list"),
     ],
 )
-def test_frames_that_do_not_fit(
+def test_invalid_frames(
     server: RawServer, calculator: PredictiveScoreCalculator, frame: Any, name: Any, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
@@ -167,19 +167,21 @@ class NoNewColumns(Frame):
         return self
 
 
-def test_a_frame_that_takes_no_results_costs_nothing(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
+def test_a_frame_that_cannot_store_results_is_not_billed(
+    server: RawServer, calculator: PredictiveScoreCalculator
+) -> None:
     with pytest.raises(TypeError):
         calculator.calculate_frame(NoNewColumns(some_rows()), id="customer")
     assert server.requests == []
 
 
-def test_frame_in_the_place_of_contacts(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
+def test_a_frame_instead_of_contacts(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
     with pytest.raises(InputError, match="use calculate_frame"):
         calculator.calculate(Frame(some_rows()))  # type: ignore[arg-type]
     assert server.requests == []
 
 
-def test_what_was_finished_before_an_outage(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
+def test_results_finished_before_an_outage(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
     server.respond(lambda request, conn: conn.sendall(results(request)), answer(503))
     with pytest.raises(ApiUnavailable) as caught:
         calculator.calculate_frame(Frame({"customer": list(range(10, 1510)), "calls": [1] * 1500}), id="customer")

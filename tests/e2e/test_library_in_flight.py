@@ -112,7 +112,7 @@ def test_no_more_than_the_limit_at_once_and_that_many(
     assert len(server.to("/oauth/token")) == 1
 
 
-def test_results_of_the_simulator_are_in_input_order(
+def test_results_are_in_input_order(
     simulator: Simulator, calculator_for: Callable[..., PredictiveScoreCalculator]
 ) -> None:
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0, quota=100_000, latency_ms=80, latency_jitter_ms=80)
@@ -125,7 +125,7 @@ def test_results_of_the_simulator_are_in_input_order(
     assert simulator.stats().requests_with("score", 200) == 20
 
 
-def test_failures_meet_some_requests_only(
+def test_failures_of_some_requests(
     simulator: Simulator, calculator_for: Callable[..., PredictiveScoreCalculator]
 ) -> None:
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0, quota=100_000, latency_ms=30)
@@ -202,7 +202,7 @@ def test_outage_ends_the_calculation(
 
 
 @pytest.mark.parametrize("limit", [1, 4])
-def test_ctrl_c_keeps_what_is_finished(
+def test_ctrl_c_keeps_finished_results(
     server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], limit: int
 ) -> None:
     calculator = calculator_for(server.url, limit)
@@ -273,7 +273,7 @@ def test_threads_share_a_calculator_and_its_quota(
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, True, 2.0, "4", None])
-def test_a_limit_that_is_none(limit: Any) -> None:
+def test_an_invalid_limit(limit: Any) -> None:
     with pytest.raises(SettingsError, match="max_in_flight must be a whole number from 1 to 1000"):
         PredictiveScoreCalculator("m", "id", "secret", ["a"], max_in_flight=limit)
 

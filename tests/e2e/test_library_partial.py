@@ -1,4 +1,4 @@
-"""What was paid for is kept: inputs that can be read once, and every way in which a calculation ends early."""
+"""Billed results are kept: for iterators, and at every early end of a calculation."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def test_any_iterable_with_a_contact_that_is_refused(calculator: PredictiveScore
 
 
 @pytest.mark.parametrize("given", [rows("a")[0], {"a": rows("a")[0]}, "a", b"a", None, 7])
-def test_what_is_no_iterable_of_contacts(server: RawServer, calculator: PredictiveScoreCalculator, given: Any) -> None:
+def test_an_argument_other_than_an_iterable_of_contacts(
+    server: RawServer, calculator: PredictiveScoreCalculator, given: Any
+) -> None:
     with pytest.raises(InputError, match=r"raw_contacts .*: pass "):
         calculator.calculate(given)
     assert server.requests == []
@@ -226,7 +228,7 @@ def test_outage_after_the_first_request(server: RawServer, calculator: Predictiv
 
 
 @pytest.mark.parametrize("width", ["0.15", None, True, float("nan"), float("inf"), [0.15]])
-def test_width_that_is_no_number_is_found_before_anything_is_paid_for(width: Any) -> None:
+def test_an_invalid_width_is_found_before_anything_is_billed(width: Any) -> None:
     with pytest.raises(SettingsError, match="min_confidence_width"):
         ConfidenceVerifier(width)
     if width is not None:

@@ -1,4 +1,4 @@
-"""What simulator and receiver share: small answers go out at once, and in the foreground a request is one line."""
+"""Common parts of simulator and receiver: small responses are sent at once; a request is one line on the terminal."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def url(lines: list[str]) -> Iterator[str]:
         thread.join(10)
 
 
-def test_small_answers_are_not_held_back(url: str) -> None:
+def test_small_responses_are_sent_immediately(url: str) -> None:
     assert int(requests.get(url, timeout=10).text) != 0
 
 
@@ -64,7 +64,7 @@ def test_a_line_for_each_request(url: str, lines: list[str]) -> None:
     assert [one and one.groups()[:3] for one in found] == [("GET", "/a%0Ab", "200"), ("POST", "/drop", "-")]
 
 
-def test_the_admin_port_does_not_hold_its_answers_back_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_admin_port_sends_responses_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     options: list[int] = []
 
     def live() -> None:
@@ -88,7 +88,7 @@ def test_the_admin_port_does_not_hold_its_answers_back_either(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("command", "path"), [("simulate", "/oauth/token"), ("receive", "/callbacks")])
-def test_the_commands_print_them(command: str, path: str) -> None:
+def test_the_commands_print_requests(command: str, path: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "stream_scorer", command, "--port", "0"],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Contacts that retention deleted before they were read: the page's repair, word for word, and a finding that stays."""
+"""Contacts that retention deleted before they were read: the repair of the page, and a permanent finding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def repair(stage: WorkerHarness, oldest: int) -> None:
-    """Run the page's lines with this stage's names."""
+    """Run the lines of the page with the names of this harness."""
     section = PAGE.read_text(encoding="utf-8").split("\n## Offsets gone\n", 1)[1].split("\n## ", 1)[0]
     [block] = re.findall(r"^ *```python\n(.*?)^ *```", section, re.DOTALL | re.MULTILINE)
     lines = textwrap.dedent(block)
@@ -69,10 +69,10 @@ def test_lost_contacts_stay_a_finding_after_the_repair(make_stage: Callable[...,
     assert (repaired.totals.inputs, repaired.totals.missing, repaired.totals.lost) == (3, 0, 3)
 
 
-def test_topics_that_retention_has_emptied_stop_no_worker(
+def test_topics_emptied_by_retention_stop_no_worker(
     make_stage: Callable[..., WorkerHarness], make_campaign: Callable[..., CallbacksHarness]
 ) -> None:
-    """A transaction's marker stands behind its records: a commit before it was below the first offset of an empty log.
+    """A transaction marker follows its records: a commit before it was below the first offset of an empty log.
 
     After a week without a score the next campaign worker ended with `Offsets gone`, and `reconcile` found lost offsets.
     """

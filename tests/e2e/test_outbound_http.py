@@ -1,4 +1,4 @@
-"""The target genesys-outbound over real HTTP: what is sent, what every answer becomes, tokens and quota."""
+"""The target genesys-outbound over real HTTP: requests, the result of every response, tokens and quota."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_contact_has_the_same_id_whatever_its_score_and_another_in_every_list(
     assert orjson.loads(other.entry(score("C-1")))["id"] != ids[0]
 
 
-def test_what_is_null_is_an_empty_text(make: Callable[..., OutboundTarget]) -> None:
+def test_null_is_an_empty_text(make: Callable[..., OutboundTarget]) -> None:
     data = orjson.loads(make().entry(score(campaign_id=None, model_version=None)))["data"]
     assert (data["campaign_id"], data["model_version"]) == ("", "")
     assert all(isinstance(value, str) for value in data.values())
@@ -152,7 +152,7 @@ def test_answers(
     assert len(server.to(ADD)) == 1
 
 
-def test_retry_after_holds_for_every_request(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+def test_retry_after_applies_to_every_request(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
     server.respond(answer(429, {"code": "too.many.requests"}, {"retry-after": "600"}), answer(200, []))
     target = make()
     first, second = (target.deliver(callback(target)) for _ in range(2))
@@ -181,7 +181,7 @@ def test_a_list_without_an_answer_delays_no_other_list(server: RawServer, make: 
     assert len(server.to("/api/v2/outbound/contactlists/slow")) == 1, "those that waited share its result"
 
 
-def test_no_answer_is_tried_later(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+def test_no_response_is_retried_later(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
     server.respond(b"")
     target = make(timeout_s=0.4)
     got = target.deliver(callback(target))
@@ -219,7 +219,7 @@ def test_waiting_callbacks_follow_another_region_or_proxy_but_no_other_list(
 # --- tokens
 
 
-def test_a_token_that_is_not_taken_is_renewed_once(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+def test_a_rejected_token_is_renewed_once(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
     server.respond(token("old"), token("new"), path="/oauth/token")
     server.respond(answer(401, {"code": "bad.credentials"}), answer(200, []))
     target = make()
@@ -294,7 +294,7 @@ def test_rate_limit_headers_of_the_platform_are_applied(server: RawServer, make:
     assert time.monotonic() - started >= 0.29
 
 
-def test_many_threads_pass_no_more_than_the_quota(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+def test_many_threads_keep_the_quota(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
     target = make(requests_per_minute=6)
     answers: list[Any] = []
     threads = [
@@ -305,17 +305,17 @@ def test_many_threads_pass_no_more_than_the_quota(server: RawServer, make: Calla
         thread.start()
     while len(answers) < 5:
         time.sleep(0.01)
-    target.close()  # those that wait for the quota wait no longer
+    target.close()  # requests that wait for the quota continue
     for thread in threads:
         thread.join(10)
     assert len(server.to(ADD)) == 5
     assert sorted(got.kind for got in answers) == [DeliveryKind.DELIVERED] * 5 + [DeliveryKind.NOT_SENT] * 7
 
 
-def test_a_failed_token_leaves_no_request_under_way(
+def test_a_failed_token_leaves_no_request_in_flight(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was never sent must not count as one that the platform has still to count."""
+    """A request that was not sent must not count as in flight."""
     monkeypatch.setattr("stream_scorer.targets.outbound_client._QUOTA_WAIT_S", 0.0)
     server.respond(answer(500), token(), path="/oauth/token")
     allowed = {"inin-ratelimit-count": "1", "inin-ratelimit-allowed": "2", "inin-ratelimit-reset": "50"}
@@ -336,7 +336,7 @@ def test_a_failed_token_leaves_no_request_under_way(
         ({"client_id": "x"}, {"contact_list_id": "l"}, "genesys.client_secret is missing"),
     ],
 )
-def test_settings_that_cannot_work_are_one_line(genesys: dict[str, str], callbacks: dict[str, str], words: str) -> None:
+def test_invalid_settings_are_one_line(genesys: dict[str, str], callbacks: dict[str, str], words: str) -> None:
     given = {"genesys": genesys, "callbacks": {"target": "genesys-outbound", **callbacks}}
     with pytest.raises(SettingsError) as caught:
         build_target(Settings.model_validate(given))
@@ -357,7 +357,7 @@ def test_an_echoed_header_shows_nothing(server: RawServer, make: Callable[..., O
     assert not any(long_token[n : n + 4] in got.message for n in range(10))
 
 
-def test_nothing_secret_shows(make: Callable[..., OutboundTarget]) -> None:
+def test_no_secret_is_shown(make: Callable[..., OutboundTarget]) -> None:
     target = make()
     assert SECRET not in repr(target)
     assert SECRET not in target.name

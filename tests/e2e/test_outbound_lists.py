@@ -1,4 +1,4 @@
-"""Genesys Outbound for real: columns, ids, lists, the dial queue and refusals, at the simulated platform."""
+"""Genesys Outbound on the simulated platform: columns, ids, lists, the dial queue and rejections."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def delivered(answer: DeliveryAnswer) -> bool:
     return answer.kind is DeliveryKind.DELIVERED and not answer.refused
 
 
-# --- who is dialled
+# --- dialled contacts
 
 
 def test_a_repeat_dials_no_contact_twice(at: Callable[..., OutboundTarget], simulator: Simulator) -> None:

@@ -1,4 +1,4 @@
-"""``stream-scorer produce``, on a real broker: what is in the file is on the topic, once, as other teams read it."""
+"""``stream-scorer produce`` on a real broker: each row of the file is on the topic once and readable by consumers."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def make_topic(broker: Broker, name: str, **config: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     [made] = admin.create_topics([NewTopic(name, PARTITIONS, 1, config=config)]).values()
     made.result(30)
-    # Made is not yet known: the broker's answers about topics follow the controller's a moment later.
+    # The metadata of a broker follow those of the controller after a short time.
     deadline = time.monotonic() + 30
     while len(admin.list_topics(timeout=10).topics.get(name, NO_TOPIC).partitions) < PARTITIONS:
         assert time.monotonic() < deadline, f"{name} does not appear"
 
 
 def records(broker: Broker, topic: str) -> list[list[tuple[bytes, ContactEvent]]]:
-    """Key and contact of every record, by partition."""
+    """Return key and contact of every record by partition."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": uuid.uuid4().hex})
     try:
         found: list[list[tuple[bytes, ContactEvent]]] = []
@@ -137,7 +137,7 @@ class TestProduce:
         assert {contact_id: event.features for contact_id, event in found.items()} == {"b": {}, "c": {"any": "thing"}}
         assert found["b"].occurred_at_ms == 1_700_000_000_077
 
-    def test_twice_gives_the_same_event_ids_and_a_warning(
+    def test_a_second_load_has_the_same_event_ids_and_a_warning(
         self, broker: Broker, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = tmp_path / "contacts.txt"
@@ -154,7 +154,7 @@ class TestProduce:
         assert len(ids) == 4
         assert len(set(ids)) == 2
 
-    def test_event_ids_of_the_files_own_are_looked_for_too(
+    def test_event_ids_from_the_file_are_searched_too(
         self,
         broker: Broker,
         topic: str,
@@ -180,7 +180,7 @@ class TestProduce:
         ]
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_an_interrupted_file_goes_on_where_it_ended(
+    def test_an_interrupted_file_continues_where_it_ended(
         self, broker: Broker, topic: str, tmp_path: Path, number: signal.Signals
     ) -> None:
         path = tmp_path / "contacts.csv"
@@ -221,7 +221,7 @@ class TestProduce:
         assert main(["produce", str(path)]) == 1
         assert f"topic not-{topic} is missing" in capsys.readouterr().err
 
-    def test_a_record_that_the_broker_refuses_costs_only_itself(
+    def test_a_record_rejected_by_the_broker_affects_no_other(
         self, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         name = f"small-{uuid.uuid4().hex}"
@@ -239,7 +239,7 @@ class TestProduce:
         assert set(contacts(broker, name)) == {"a", "c"}
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["produce", str(tmp_path / "none.csv")]) == 1
     assert capsys.readouterr().err == f"stream-scorer: {tmp_path / 'none.csv'}: No such file or directory\n"
 
@@ -249,7 +249,7 @@ def test_a_file_name_without_a_known_format(tmp_path: Path, capsys: pytest.Captu
     assert "--format csv" in capsys.readouterr().err
 
 
-def test_a_broker_that_is_not_there(
+def test_an_unreachable_broker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
@@ -261,7 +261,7 @@ def test_a_broker_that_is_not_there(
 
 
 def loader(**config: Any) -> BulkProducer:
-    """A loader whose broker never answers."""
+    """A loader whose broker never responds."""
     nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "delivery.timeout.ms": 300, "linger.ms": 0}
     return BulkProducer({**nowhere, **config}, "features", CODEC)
 
@@ -281,7 +281,7 @@ class TestLoaderWithoutABroker:
             assert (undelivered.line, undelivered.contacts) == (2, 3)
             assert undelivered.message.startswith("writing to features: ")
 
-    def test_a_full_queue_waits_and_ends_when_the_broker_is_given_up(self) -> None:
+    def test_a_full_queue_waits_until_the_broker_time_limit(self) -> None:
         with loader(**{"queue.buffering.max.messages": 2}) as own:
             for line in (2, 3, 4):
                 own.send(EVENT, line)
@@ -299,7 +299,7 @@ class TestLoaderWithoutABroker:
         assert own.delivered == 0
         assert [undelivered.contacts for undelivered in own.undelivered] == [1]
 
-    def test_what_is_interrupted_ends_soon_and_names_the_first_line(self) -> None:
+    def test_an_interrupt_ends_soon_and_names_the_first_line(self) -> None:
         own = loader(**{"delivery.timeout.ms": 600_000, "message.timeout.ms": 600_000})
         with own:
             assert own.send(EVENT, 2)
@@ -315,14 +315,14 @@ class TestLoaderWithoutABroker:
         [undelivered] = own.undelivered
         assert (undelivered.line, undelivered.message, undelivered.contacts) == (2, "interrupted", 2)
 
-    def test_a_slow_pace_is_no_wait_for_the_interrupted(self) -> None:
+    def test_a_low_rate_does_not_delay_an_interrupt(self) -> None:
         nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
         with BulkProducer(nowhere, "features", CODEC, rate_per_s=0.001) as own:
             assert own.send(EVENT, 2)
             own.interrupt()
             assert not own.send(EVENT, 3)
 
-    def test_a_broker_that_is_given_up_leaves_the_first_line(self) -> None:
+    def test_an_unreachable_broker_leaves_the_first_line(self) -> None:
         with loader() as own:
             for line in (2, 3, 4):
                 own.send(EVENT, line)

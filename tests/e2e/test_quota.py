@@ -1,4 +1,4 @@
-"""The quota, kept and used up: the real stack in fast motion, ten seconds of the quota's time in one."""
+"""The quota is kept and used: the real stack at ten times the speed."""
 
 # ruff: noqa: T201 - measured figures are printed
 
@@ -20,16 +20,16 @@ pytestmark = pytest.mark.kafka
 CONTACTS_A_REQUEST = 5
 SLOTS = 8
 MINUTES = 2.2
-# Of one answer: from the 429 at the API until the worker knows of it, and what was on its way meanwhile.
+# Time from a 429 at the API until the worker has received it, including requests in flight.
 ON_THE_WAY_S = 15.0
 
 
 def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four backlogs at once, each with an API of its own.
 
-    The API's quota and ours alike; the API allows less; ours is less; two workers that do not know of each other share
-    one client, each with the whole quota for itself, and the API's headers do not count: these run into a 429 at the
-    end of a window, and wait until its ``Retry-After``.
+    Equal quotas of API and worker; a lower one of the API; a lower one of the worker; two workers that share a client,
+    each with the whole quota and without the headers of the API: these get a 429 at the end of a window and wait for
+    its ``Retry-After``.
 
     How much of a quota is used is only printed: what this machine takes counts tenfold in fast motion. It is tested in
     simulated time (tests/unit/test_dispatcher_quota.py) and at the real pace (tests/chaos/test_quota_minutes.py).
@@ -54,7 +54,7 @@ def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch)
                     scoring__max_in_flight=str(SLOTS),
                     kafka__start_from="earliest",
                 )
-        # A rebalance in the middle of the backlog would buy again what its short wait leaves in flight.
+        # After a rebalance within the backlog, contacts in flight would be billed again.
         wait_until(
             lambda: all(harness.is_shared() for harness in scenes.values()), "all partitions to have their owner"
         )

@@ -114,7 +114,7 @@ def test_every_topic(read: Any, desk: DeskTopics, key: str) -> None:
         assert [row["place"].split("/")[0][-2:] for row in rows] == ["-1", "-1", "-2", "-2"]
 
 
-def test_a_row_has_all_of_its_record(read: Any, desk: DeskTopics) -> None:
+def test_a_row_has_the_whole_record(read: Any, desk: DeskTopics) -> None:
     _, [row], _ = read("features", "anna")
     assert row == {
         "place": f"{desk.topics['features']}/0/0",
@@ -362,7 +362,7 @@ def program(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "stream_scorer", *arguments]
 
 
-def test_follow_shows_what_comes_until_ctrl_c(broker: Broker, tmp_path: Path) -> None:
+def test_follow_prints_new_records_until_ctrl_c(broker: Broker, tmp_path: Path) -> None:
     desk = DeskTopics(broker.bootstrap_servers)
     desk.put("features_retry", features("anna"), level=1)
     shown = desk.start("read", "features-retry", "--follow")
@@ -385,7 +385,7 @@ def test_follow_shows_what_comes_until_ctrl_c(broker: Broker, tmp_path: Path) ->
     assert len(rows_of((tmp_path / "rows").read_text())) == 2
 
 
-def test_follow_ends_when_its_reader_is_gone_though_nothing_comes(desk: DeskTopics) -> None:
+def test_follow_ends_when_the_pipe_is_closed_without_new_records(desk: DeskTopics) -> None:
     shown = desk.start("read", "features", "--follow")
     assert shown.stdout is not None
     assert shown.stdout.readline()
@@ -443,7 +443,7 @@ def test_a_missing_topic_and_a_broker_that_is_away(read: Any, monkeypatch: pytes
     assert (code, len(errors.splitlines())) == (1, 1)
 
 
-def test_no_error_has_what_a_record_holds(broker: Broker, tmp_path: Path) -> None:
+def test_no_error_has_record_content(broker: Broker, tmp_path: Path) -> None:
     """Neither with --debug nor where a value breaks its schema in the middle."""
     desk = DeskTopics(broker.bootstrap_servers)
     good = desk.codecs["features"].encode(features("s3cret-anna"))

@@ -1,4 +1,4 @@
-"""The receiver of callbacks: what it takes, what it refuses, and every fault that a script can give it."""
+"""The receiver of callbacks: accepted and rejected requests, and every scripted fault."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def to_receiver(receiver: Receiver) -> Target:
     return build_target(settings(url=receiver.url, secret=receiver.config.secret))
 
 
-def test_the_receiver_takes_what_the_webhook_sends(receiver: Receiver) -> None:
+def test_the_receiver_accepts_callbacks_of_the_webhook(receiver: Receiver) -> None:
     target = to_receiver(receiver)
     one, two = callback(target, "C-1", "C-2"), callback(target, "C-2", "C-3", callback_id="two")
     for sent in (one, one, two):
@@ -50,7 +50,7 @@ def test_the_receiver_takes_what_the_webhook_sends(receiver: Receiver) -> None:
     assert seen["two"].planned_at == "2030-03-17T17:46:40.000Z"
 
 
-def test_another_secret_is_refused_and_during_rotation_the_previous_one_serves(
+def test_another_secret_is_rejected_and_the_previous_one_is_valid_during_rotation(
     receiver: Receiver, make_receiver: Callable[..., Receiver]
 ) -> None:
     wrong = build_target(settings(url=receiver.url, secret=OTHER_SECRET))
@@ -67,7 +67,7 @@ def post(receiver: Receiver, body: bytes, headers: dict[str, str], path: str = "
     return requests.post(receiver.base_url + path, data=body, headers=headers, timeout=10).status_code
 
 
-def test_the_receiver_refuses_what_was_tampered_with(receiver: Receiver) -> None:
+def test_the_receiver_rejects_modified_requests(receiver: Receiver) -> None:
     target, signer, now = to_receiver(receiver), Signer(receiver.config.secret), datetime.now(UTC)
     body = callback(target).body
     good = signer.headers(CALLBACK_ID, body, now)
@@ -87,7 +87,7 @@ def test_the_receiver_refuses_what_was_tampered_with(receiver: Receiver) -> None
     assert post(receiver, body, good) == 200
 
 
-def test_the_receiver_knows_a_repeat_with_other_bytes(receiver: Receiver) -> None:
+def test_the_receiver_detects_a_repeat_with_other_bytes(receiver: Receiver) -> None:
     target = to_receiver(receiver)
     assert target.deliver(callback(target, "C-1")).status == 200
     assert target.deliver(callback(target, "C-2")).status == 409
@@ -106,14 +106,14 @@ def test_the_receiver_knows_a_repeat_with_other_bytes(receiver: Receiver) -> Non
         {"data": {"callback_id": CALLBACK_ID, "campaign_id": None, "contacts": [{"contact_id": 7}]}},
     ],
 )
-def test_the_receiver_refuses_what_is_signed_and_no_callback(receiver: Receiver, change: dict[str, Any]) -> None:
+def test_the_receiver_rejects_signed_requests_that_are_no_callback(receiver: Receiver, change: dict[str, Any]) -> None:
     content = orjson.loads(callback(to_receiver(receiver)).body) | change
     body = orjson.dumps(content)
     assert post(receiver, body, Signer(receiver.config.secret).headers(CALLBACK_ID, body, datetime.now(UTC))) == 400
     assert receiver.callbacks() == {}
 
 
-def test_the_receiver_has_one_place_for_callbacks(receiver: Receiver) -> None:
+def test_the_receiver_has_one_path_for_callbacks(receiver: Receiver) -> None:
     assert post(receiver, b"{}", {}, "/elsewhere") == 404
     assert requests.get(receiver.url, timeout=10).status_code == 405
     assert post(receiver, bytes(2_000_000), {}) == 413

@@ -1,4 +1,4 @@
-"""``stream-scorer reconcile`` on a real broker: topics written by hand, as they should be and with every fault."""
+"""``stream-scorer reconcile`` on a real broker: topics written by the test, valid and with every fault."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TestHolds:
         assert reported[-1][1] == reported[-1][2]
         assert [done for _, done, _ in reported] == sorted(done for _, done, _ in reported)
 
-    def test_markers_and_aborted_inputs_are_no_inputs(self, ledger: Ledger) -> None:
+    def test_markers_and_aborted_records_are_not_inputs(self, ledger: Ledger) -> None:
         ledger.put_inputs_in_transaction(3, commit=True)  # 0 to 2, marker 3
         ledger.put_inputs_in_transaction(2, commit=False)  # 4, 5, marker 6
         ledger.put_inputs(1)  # 7
@@ -62,7 +62,7 @@ class TestHolds:
         assert report.is_balanced, report.findings
         assert (report.totals.inputs, report.totals.waiting) == (5, 0)
 
-    def test_an_aborted_transaction_is_as_if_it_had_never_been(self, ledger: Ledger) -> None:
+    def test_an_aborted_transaction_is_ignored(self, ledger: Ledger) -> None:
         ledger.put_inputs(4)
         scorer = ledger.scorer()
         scorer.publish(outs([0, 1]), 2)
@@ -78,7 +78,7 @@ class TestHolds:
         ledger.put_inputs(4)
         ledger.scorer().publish(outs([0, 1]), 2)
         late = ledger.scorer()
-        # Its offsets are pending as well: they must be waited for, not read as those before them.
+        # Its offsets are pending as well: the command has to wait for them.
         late.begin(outs([2, 3]), 4)
         timer = threading.Timer(1.0, late.commit)
         timer.start()
@@ -101,7 +101,7 @@ class TestHolds:
     def test_a_group_that_began_later_beside_another(self, ledger: Ledger) -> None:
         ledger.put_inputs(8)
         other = ledger.scorer()
-        other.publish([*outs(range(5)), Out(0)])  # another group's work, and it doubled one
+        other.publish([*outs(range(5)), Out(0)])  # outputs of another group, with one duplicate
         ledger.scorer().publish(outs([5, 6]), 7, start=5)
         report = reconcile(ledger.settings)
         assert report.is_balanced, report.findings
@@ -119,9 +119,9 @@ class TestHolds:
 
 
 class TestRetryTopics:
-    """What waits in a retry topic is a record of the group that the group has not committed."""
+    """A contact is pending if its record in a retry topic is not committed by the group."""
 
-    def test_what_waits_is_counted(self, ledger: Ledger) -> None:
+    def test_pending_contacts_are_counted(self, ledger: Ledger) -> None:
         topic = ledger.make_retry_topic()
         ledger.put_inputs(4)
         ledger.scorer().publish(outs([0, 1]), 4)
@@ -167,13 +167,15 @@ class TestViolations:
         ],
         ids=lambda value: value.value if isinstance(value, FindingKind) else "",
     )
-    def test_each_is_found_and_nothing_else(self, ledger: Ledger, published: list[Out], kind: FindingKind) -> None:
+    def test_each_planted_fault_is_found_and_nothing_else(
+        self, ledger: Ledger, published: list[Out], kind: FindingKind
+    ) -> None:
         ledger.put_inputs(6)
         ledger.scorer().publish(published, 4)
         report = reconcile(ledger.settings)
         assert report.counts == {kind: 1}
 
-    def test_a_transaction_lost_and_one_doubled_among_good_ones(self, ledger: Ledger) -> None:
+    def test_a_lost_and_a_duplicated_transaction_among_valid_ones(self, ledger: Ledger) -> None:
         ledger.put_inputs(40)
         scorer = ledger.scorer()
         scorer.publish(outs(range(10)), 10)
@@ -207,7 +209,7 @@ class TestViolations:
         assert "the content does not have the hash" in broken[0]
         assert "3 was expected here" in broken[1]
 
-    def test_values_that_are_no_score_or_not_those_of_the_input(self, ledger: Ledger) -> None:
+    def test_invalid_scores_and_scores_of_another_input(self, ledger: Ledger) -> None:
         ledger.put_inputs(5)
         changed = [Out(1, value=b"no score at all"), rejected(2), Out(3, to="rejected", audited="REJECTED", value=b"x")]
         ledger.scorer().publish([Out(0), *changed, Out(4)], 5)
@@ -220,9 +222,9 @@ class TestViolations:
 
 
 class TestDeletedRecords:
-    """What retention or compaction may have taken is not judged; what the group never read is a finding."""
+    """Records that retention or compaction may have deleted are not compared; inputs never read are a finding."""
 
-    def test_deleted_scores_are_not_judged_and_missing_ones_behind_them_are_found(self, ledger: Ledger) -> None:
+    def test_deleted_scores_are_ignored_and_missing_ones_after_them_are_found(self, ledger: Ledger) -> None:
         ledger.put_inputs(10)
         ledger.scorer().publish([*outs(range(8)), Out(8, to=None), Out(9)], 10)
         ledger.delete_before("scores", 3)
@@ -242,7 +244,7 @@ class TestDeletedRecords:
         assert report.counts == {FindingKind.LOST: 1}
         assert report.totals.lost == 3
         assert report.findings[0].source == f"{ledger.topic('features')}/0/4"
-        # The operator sets the offset behind the gap and notes it, as docs/operations.md has it.
+        # The operator sets the offset after the gap and records it, as described in docs/operations.md.
         ledger.reset_commit(7, "start=0;lost=4-7")
         ledger.scorer().publish(outs(range(7, 10)))
         ledger.reset_commit(10, "start=0;lost=4-7")
@@ -251,7 +253,7 @@ class TestDeletedRecords:
         assert repaired.findings == report.findings
         assert (repaired.totals.inputs, repaired.totals.scored, repaired.before) == (3, 3, 4)
 
-    def test_a_compacted_topic_may_lack_all_but_the_last_score_of_a_contact(self, broker: Broker) -> None:
+    def test_a_compacted_topic_may_have_only_the_last_score_of_a_contact(self, broker: Broker) -> None:
         ledger = Ledger(broker.bootstrap_servers, configs={"scores": {"cleanup.policy": "compact"}})
         ledger.put_inputs(4)
         ledger.scorer().publish([Out(0, to=None), Out(1, to=None), Out(2), Out(3)], 4)
@@ -261,7 +263,7 @@ class TestDeletedRecords:
         assert f"{ledger.topic('scores')}: is compacted; what was removed is not judged" in report.notes
 
     def test_an_output_topic_that_was_created_again_has_lost_its_outcomes(self, ledger: Ledger) -> None:
-        """No retention has deleted them. What was written to the present topic is judged as ever."""
+        """They were not deleted by retention. Records of the present topic are compared as usual."""
         ledger.put_inputs(6)
         scorer = ledger.scorer()
         scorer.publish([*outs(range(2)), review(2)], 3)
@@ -316,7 +318,7 @@ class TestNothingToJudge:
         with pytest.raises(BrokerRefused, match="topic not-there is missing"):
             reconcile(ledger.settings.model_copy(update={"topics": topics}))
 
-    def test_a_broker_that_is_not_there(self) -> None:
+    def test_an_unreachable_broker(self) -> None:
         settings = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
         with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
             reconcile(settings, timeout_s=1)
@@ -330,7 +332,7 @@ class TestCommand:
                 monkeypatch.delenv(name)
         ledger.set_environment(monkeypatch)
 
-    def test_it_holds(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_report_is_balanced(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
         ledger.put_inputs(1500)
         ledger.scorer().publish([*outs(range(1200)), review(1200), rejected(1201)], 1202)
         assert main(["reconcile"]) == 0
@@ -344,7 +346,7 @@ class TestCommand:
         assert f", stream-scorer {__version__}, groups {ledger.group_id} and {ledger.group_id}-callbacks" in origin
         assert f"the invariant holds for group {ledger.group_id} on {ledger.topic('features')}" in said.out
 
-    def test_it_does_not_hold(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_report_has_findings(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
         ledger.put_inputs(50)
         ledger.scorer().publish([*outs(range(10)), Out(3, audited=None)], 50)
         assert main(["reconcile"]) == 1
@@ -360,7 +362,7 @@ class TestCommand:
         assert "… and 21 more" in said.out
         assert "50 inputs ≠ 11 scores + 0 review + 0 rejected" in said.out
 
-    def test_it_cannot_be_judged(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_report_is_incomplete(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
         ledger.put_inputs(6)
         ledger.scorer().publish(outs(range(6)), 6)
         ledger.delete_before("scores", 2)
@@ -379,7 +381,9 @@ class TestCommand:
         assert main(["reconcile"]) == 3
         assert "127.0.0.1:1" in capsys.readouterr().err
 
-    def test_topics_that_need_a_registry_are_no_alarm(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_topics_that_need_a_registry_cause_no_finding(
+        self, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         ledger.put_inputs(2)
         ledger.scorer().publish(outs([0, 1], audited=None), 2)
         producer, audit = Producer({"bootstrap.servers": ledger.servers}), ledger.topic("audit")

@@ -1,4 +1,4 @@
-"""``stream-scorer reconcile`` over 100,000 contacts and their callbacks: how long it takes, and how much memory."""
+"""``stream-scorer reconcile`` over 100,000 contacts and their callbacks: time and memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CONTACTS = 100_000
-# Of CPU time: the time on the clock is no measure on a machine with other work, and without it is hardly longer.
+# CPU time, since the elapsed time depends on other load of the machine.
 LIMIT_S = 15.0
 CONTACTS_MIB = 150
 BOTH_MIB = 400  # 2 kB for each callback, which usually has many contacts
@@ -62,7 +62,7 @@ def reconcile(settings: Mapping[str, str], out: Path) -> tuple[dict[str, Any], f
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     cpu_s = used.ru_utime + used.ru_stime
-    # Not `ru_maxrss`, which begins with the memory of the process that has started the command.
+    # Not `ru_maxrss`, which starts with the memory of the parent process.
     peak = re.search(r"^VmHWM:\s*(\d+) kB$", status_file.read_text(encoding="utf-8"), re.MULTILINE)
     assert peak is not None
     mib = int(peak[1]) / 1024
@@ -91,7 +91,7 @@ def test_a_hundred_thousand_contacts_and_callbacks(
     assert worker.stop() == 0
     settings = {**stage.settings(), **environment}
     settings |= {f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in campaign.topics.items()}
-    # The contacts alone, as on a cluster without a campaign worker; then both.
+    # Contacts only, as without a campaign worker; then both.
     report, cpu_s, mib = reconcile(settings, tmp_path / "contacts.json")
     assert (report["exit_code"], report["totals"]["inputs"], report["callbacks"]) == (0, CONTACTS, None)
     assert cpu_s <= LIMIT_S

@@ -1,6 +1,6 @@
 """Schema registry mode on a real broker and a real Apicurio, from `schemas register` to the reconciliation.
 
-What is written is read by confluent-kafka's own deserializer, which knows nothing of this program.
+Outputs are read with the deserializer of confluent-kafka, which is independent of this program.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Harness:
         campaign.topics["scores"] = stage.topics["scores"]
         campaign.group_id = stage.group_id
         self.client = SchemaRegistryClient({"url": registry_url, "timeout": 10})
-        # Its own way of finding a subject asks the registry for every topic, and for what only Confluent's has.
+        # Its default subject lookup sends requests for every topic, and for features of Confluent's registry only.
         strategy = {"subject.name.strategy": topic_subject_name_strategy}
         self.deserialize = AvroDeserializer(self.client, conf=strategy)
         ours = {
@@ -72,7 +72,7 @@ class Harness:
         self.settings = {**topics, **stage.settings(), **ours}
 
     def command(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command as an operator does."""
+        """Run a command as an operator does."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_"))}
         return subprocess.run(
             [sys.executable, "-m", "stream_scorer", *arguments],
@@ -83,7 +83,7 @@ class Harness:
         )
 
     def registered(self, schema: dict[str, Any]) -> int:
-        """Another team's schema, under a subject of its own; its id."""
+        """Register a schema of another team under a subject of its own; return the id."""
         return self.client.register_schema(f"theirs-{self.stage.group_id}", Schema(json.dumps(schema), "AVRO"))
 
     def written(self, schema_id: int, schema: dict[str, Any], contact_id: str, partition: int, **more: Any) -> Input:
@@ -95,7 +95,7 @@ class Harness:
         return Input(contact_id.encode(), b"\x00" + schema_id.to_bytes(4, "big") + out.getvalue(), partition)
 
     def decoded(self, topic: str) -> list[dict[str, Any]]:
-        """The values of a topic, read as any consumer of Confluent's would."""
+        """Return the values of a topic, read with Confluent's deserializer."""
         context = SerializationContext(topic, MessageField.VALUE)
         values = []
         for one in self.campaign.read(topic):
@@ -128,7 +128,7 @@ def waits_for_schema(worker: WorkerProcess) -> bool:
 
 
 def set_up(harness: Harness) -> None:
-    """Nothing is registered by itself: a worker's start names the remedy, which may be run again and again."""
+    """Nothing is registered automatically: the startup names the remedy, which is idempotent."""
     hasty = harness.stage.start()
     assert hasty.exit_code() == 1
     assert "run `stream-scorer schemas register`" in hasty.errors()[-1]
@@ -151,7 +151,7 @@ def produce_file(harness: Harness, folder: Path, number: int) -> set[str]:
 
 
 def check_all_written(harness: Harness, *, contacts: int) -> None:
-    """Every output is read with the schemas of the registry, and the reconciliation holds."""
+    """Every output is read with the schemas of the registry, and the reconciliation is balanced."""
     stage, campaign = harness.stage, harness.campaign
     audited = [entry["source"] for one in harness.decoded(stage.topics["audit"]) for entry in one["contacts"]]
     assert len(audited) == len(set(audited)) == contacts
@@ -167,7 +167,7 @@ def check_all_written(harness: Harness, *, contacts: int) -> None:
     assert reconciled.returncode == 0, reconciled.stdout + reconciled.stderr
 
 
-def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_lost(
+def test_older_newer_and_unknown_writers_and_a_registry_outage_lose_nothing(
     make_scene: Callable[[str], Harness], own_registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     harness = make_scene(own_registry.start())
@@ -197,7 +197,7 @@ def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_
     # It went through the two retry topics, because the registry confirmed other ids.
     assert detail == b"the schema registry has no schema with id 999999; 2 retry rounds failed too"
 
-    # Away: known schemas go on, an unknown one waits, also in the hands of the next worker.
+    # Outage: known schemas are read, an unknown one is pending, also after a restart.
     own_registry.stop()
     ends = stage.ends()
     stage.produce(
@@ -217,7 +217,7 @@ def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_
     stage.wait(lambda: waits_for_schema(other), "the other worker to wait", needs=other)
     assert stage.commits()[0].offset <= ends[0]
 
-    # Back: it goes on by itself.
+    # Recovery without intervention.
     own_registry.start()
     stage.wait_done(needs=other)
     stage.wait(other.ready, "the worker to be ready again", needs=other)
@@ -229,9 +229,7 @@ def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_
     assert harness.campaign.workers[0].stop() == 0
 
 
-def test_a_schema_that_cannot_read_what_is_there_is_refused(
-    make_scene: Callable[[str], Harness], registry: Registry
-) -> None:
+def test_an_incompatible_schema_is_rejected(make_scene: Callable[[str], Harness], registry: Registry) -> None:
     harness = make_scene(registry.url)
     subject = f"{harness.stage.topics['features']}-value"
     fields = [{**one, "type": "long"} if one["name"] == "event_id" else one for one in FEATURES_SCHEMA["fields"]]
@@ -263,7 +261,7 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
 
 
 class TestWhatARegistryMayHold:
-    """The adapter, against the real one."""
+    """The adapter against the real registry."""
 
     @pytest.fixture
     def client(self, registry: Registry) -> SchemaRegistryClient:
@@ -274,7 +272,7 @@ class TestWhatARegistryMayHold:
         return SchemaRegistry(load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": registry.url}))
 
     @pytest.mark.parametrize("schema_id", [0, 999_999, 2**31 - 1, 2**31, 2**32 - 1])
-    def test_an_id_that_is_not_there(self, adapter: SchemaRegistry, schema_id: int) -> None:
+    def test_a_missing_id(self, adapter: SchemaRegistry, schema_id: int) -> None:
         assert adapter.writer(schema_id) is None
 
     def test_a_schema_as_it_was_registered(self, adapter: SchemaRegistry, client: SchemaRegistryClient) -> None:
@@ -289,7 +287,7 @@ class TestWhatARegistryMayHold:
         assert adapter.find(f"{subject}-other", FEATURES_SCHEMA) is None
         assert adapter.versions(f"{subject}-other") == []
 
-    def test_schemas_by_which_nothing_is_read(self, adapter: SchemaRegistry, client: SchemaRegistryClient) -> None:
+    def test_schemas_of_other_kinds(self, adapter: SchemaRegistry, client: SchemaRegistryClient) -> None:
         name = f"theirs-{uuid.uuid4().hex}"
         large = {**FEATURES_SCHEMA, "doc": "x" * 70_000}
         client.register_schema(f"{name}-base", Schema(json.dumps({**OLDER, "name": "Base"}), "AVRO"))
@@ -305,7 +303,7 @@ class TestWhatARegistryMayHold:
             with pytest.raises(UndecodableError, match=why):
                 adapter.writer(schema_id)
 
-    def test_a_place_without_the_api_is_waited_for_and_not_believed(self, registry: Registry) -> None:
+    def test_a_url_without_the_registry_api_is_retried_and_no_evidence(self, registry: Registry) -> None:
         url = registry.url.replace("/apis/ccompat/v7", "/nowhere")
         settings = load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": url})
         with pytest.raises(RegistryUnavailable, match=r"check the path of schema_registry\.url"):

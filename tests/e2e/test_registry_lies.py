@@ -1,7 +1,7 @@
-"""A schema registry that answers 404 for ids that it has: a proxy before a real one, and a real worker.
+"""A schema registry that returns 404 for existing ids: a proxy in front of a real one, and a real worker.
 
-Every such record was rejected as ``undecodable``. A replica without data answers so, and a registry that was restored
-from an old backup.
+Formerly every such record was rejected as ``undecodable``. Causes are a replica without data and a registry that was
+restored from an old backup.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class LyingRegistry:
     """A proxy for a registry.
 
     Attributes:
-        url: where it listens.
-        lies: whether the answer about this id is 404.
-        asked: the ids of the requests so far.
+        url: its address.
+        lies: whether the response for this id is 404.
+        asked: the ids of the requests.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -108,7 +108,7 @@ def harness(
 
 
 def holds(harness: Harness, worker: WorkerProcess) -> None:
-    """A registry is the reason in /readyz, and remains it; no contact is rejected meanwhile."""
+    """/readyz names the registry as the reason and keeps it; no contact is rejected meanwhile."""
     stage = harness.stage
     stage.wait(lambda: "registry: " in worker.why_not_ready(), "the reason in /readyz", needs=worker)
     threading.Event().wait(SETTLE_S)  # longer than all retry rounds together
@@ -117,7 +117,7 @@ def holds(harness: Harness, worker: WorkerProcess) -> None:
 
 
 def test_all_ids_are_unknown(harness: Harness, liar: LyingRegistry) -> None:
-    """Nothing proves that it has any: to a new group, too."""
+    """There is no evidence that the registry has data, also for a new group."""
     stage = harness.stage
     older, newer = harness.registered(OLDER), harness.registered(NEWER)
     stage.produce(harness.written(older, OLDER, f"older-{n}", n % 2) for n in range(10))

@@ -76,8 +76,8 @@ def test_a_repaired_contact_ends_as_one_score(stage: WorkerHarness) -> None:
     [note] = json.loads(without.stdout)["notes"]
     assert "the decisions that published 1 records are not there (the topic is empty or absent)" in note
 
-    # Planted: the same replay by another program, a second decision, and a decision whose record is not there; and a
-    # replay under another key.
+    # Planted: the same replay by another program, a second decision, a decision without its record, and a replay
+    # under another key.
     plain = {name: value for name, value in replayed.headers.items() if name != "own"}
     stage.produce(Input(key, replayed.value, headers=list(plain.items())) for key in (b"C-1", b"other"))
     [other] = [row for row in desk.rows(stage.topics["features"]) if row.key == b"other"]
@@ -168,7 +168,7 @@ def p99_s(desk: DeskHarness, prefix: str, *, seconds: int = 20, per_second: int 
 
 
 def written(desk: DeskHarness) -> int:
-    """How far the features topic has grown, transaction markers and aborted records included."""
+    """Return the growth of the features topic in offsets, with transaction markers and aborted records."""
     return sum(desk.stage.ends().values())
 
 
@@ -177,7 +177,7 @@ def has_written(desk: DeskHarness, wanted: int) -> bool:
 
 
 def replay_with_kills(desk: DeskHarness, records: int, kills: int, per_second: int) -> None:
-    """Kill a job again and again, a second one beside it now and then, and let the last one finish."""
+    """Kill a job repeatedly, sometimes with a second one beside it, and let the last one finish."""
     topics = desk.stage.topics
     desk.reject(bad_contacts(records))
     arguments = ("rejected", "replay", "--reason", "wrong_type", "--job", "monday", "--yes", "--rate", str(per_second))
@@ -305,7 +305,7 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_behind_records_that_retention_has_deleted(stage: WorkerHarness) -> None:
+def test_a_job_continues_after_records_deleted_by_retention(stage: WorkerHarness) -> None:
     desk = DeskHarness(stage)
     desk.reject(bad_contacts(40))
     arguments = ("rejected", "replay", "--reason", "wrong_type", "--job", "monday", "--yes")
@@ -327,7 +327,7 @@ def test_a_job_goes_on_behind_records_that_retention_has_deleted(stage: WorkerHa
 
 
 def test_a_job_ends_when_its_topic_was_created_again(stage: WorkerHarness) -> None:
-    """Its places are those of the former topic: a decision about them would not count for the present one."""
+    """Its locations are those of the former topic: decisions about them do not apply to the present one."""
     desk = DeskHarness(stage)
     desk.reject(bad_contacts(60))
     job = desk.start("rejected", "replay", "--reason", "wrong_type", "--yes", "--rate", "4")

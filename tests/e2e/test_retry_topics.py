@@ -1,4 +1,4 @@
-"""Retry topics on a real Kafka: whose records are read, when, and that each contact has one outcome."""
+"""Retry topics on a real Kafka: which records are read, when, and one outcome for each contact."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def defer(
     due_in_s: float = 0.0,
     group: str | None = None,
 ) -> None:
-    """Writes a record to a retry topic as a worker does."""
+    """Write a record to a retry topic as a worker does."""
     headers = {
         "h": "1",
         "stream-scorer-source": of,
@@ -73,7 +73,7 @@ def commits(stage: WorkerHarness, topic: str, partitions: int) -> dict[int, tupl
 
 
 def outcomes(stage: WorkerHarness) -> dict[str, list[tuple[str, dict[str, str], Message]]]:
-    """What a reader finds on the output topics: kind and headers, by source."""
+    """Return kind and headers of the outputs by source."""
     found: dict[str, list[tuple[str, dict[str, str], Message]]] = {}
     for kind in ("scores", "review", "rejected"):
         ends = stage.ends(kind)
@@ -94,7 +94,7 @@ def outcomes(stage: WorkerHarness) -> dict[str, list[tuple[str, dict[str, str], 
 def await_outcomes(
     stage: WorkerHarness, worker: WorkerProcess, number: int
 ) -> dict[str, tuple[str, dict[str, str], Message]]:
-    """Waits for so many outcomes, stops the worker, and returns them: there is one for each source."""
+    """Wait for so many outcomes, stop the worker, and return the only outcome of each source."""
     stage.wait(lambda: len(outcomes(stage)) >= number, f"{number} outcomes", needs=worker)
     assert worker.stop() == 0
     found = outcomes(stage)
@@ -103,7 +103,7 @@ def await_outcomes(
     return {of: some for of, [some] in found.items()}
 
 
-def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Callable[..., WorkerHarness]) -> None:
+def test_records_of_a_retry_topic_are_processed_by_their_headers(make_stage: Callable[..., WorkerHarness]) -> None:
     stage = make_stage(partitions=2, retry_partitions=2)
     stage.changes |= {"STREAM_SCORER_SCORING__RETRY_DELAYS_S": "[60, 600, 3600]"}
     # Contacts 0 to 4 were deferred, or finished before; the group began at 1.
@@ -133,7 +133,7 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
     assert all(headers["h"] == "1" for of, (_, headers, _) in found.items() if rounds[of] is not None)
     scores = {of: SCORE.decode(message.value())["contact_id"] for of, (_, _, message) in found.items()}
     assert [scores[source(stage, 0, n)] for n in (1, 2, 3)] == ["c1", "c2", "c3"]
-    # Skipped records are committed as well; what is not due is not.
+    # Skipped records are committed as well; records that are not due are not.
     assert commits(stage, stage.retries[0], 2) == {0: (5, 0)}
     assert commits(stage, stage.retries[1], 2) == {0: (2, 0), 1: (1, 0)}
     assert commits(stage, stage.retries[2], 2).get(0, (0, None))[0] == 0
@@ -143,7 +143,7 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
 
 
 def test_a_group_that_lost_its_commits_reads_no_contact_twice(make_stage: Callable[..., WorkerHarness]) -> None:
-    """Its retry topics hold contacts of its former start, which it reads again from the features topic."""
+    """Its retry topics have contacts of its former start, which it reads again from the features topic."""
     stage = make_stage(partitions=1)
     stage.produce([contact(f"c{number}", 0) for number in range(4)])
     commit(stage, stage.topics["features"], {0: (4, 0)})

@@ -1,4 +1,4 @@
-"""A scores topic that was deleted and created again: its places are other scores than before."""
+"""A recreated scores topic: the same locations have other scores."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def replace_topic(stage: CallbacksHarness, topic: str) -> None:
 
     def is_created() -> bool:
         [future] = admin.create_topics([NewTopic(topic, PARTITIONS, 1)], operation_timeout=30).values()
-        return future.exception(30) is None  # until the deletion has reached the broker, it exists
+        return future.exception(30) is None  # the topic exists until the deletion has reached the broker
 
     wait_until(is_created, f"topic {topic} to be created again")
 
@@ -51,7 +51,7 @@ def replace_topic(stage: CallbacksHarness, topic: str) -> None:
 def test_new_scores_in_the_places_of_former_ones_are_called(
     make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
 ) -> None:
-    """Their callbacks had the ids of the former ones, which receivers drop; and `reconcile` took one for the other."""
+    """Formerly their callbacks had the ids of former ones, which receivers drop and `reconcile` confused."""
     stage = make_campaign(receiver.environment())
     receiver.add_fault(campaign_id="later", status=503, times=None)
     # The same contact: the same partition and offset in both topics.
@@ -77,7 +77,7 @@ def test_new_scores_in_the_places_of_former_ones_are_called(
     assert (report.before, report.counts.delivered) == (2, 2)
 
 
-def test_commits_of_a_former_scores_topic_are_no_proof(
+def test_commits_of_a_former_scores_topic_are_no_evidence(
     make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
 ) -> None:
     stage = make_campaign(receiver.environment())
@@ -94,10 +94,10 @@ def test_commits_of_a_former_scores_topic_are_no_proof(
         reconcile_callbacks(settings_of(stage))
 
 
-def test_commits_on_a_former_callbacks_topic_take_nothing_from_the_present_one(
+def test_commits_on_a_former_callbacks_topic_do_not_apply_to_the_present_one(
     make_campaign: Callable[..., CallbacksHarness], receiver: Receiver
 ) -> None:
-    """What waits in a topic that was created again is read from its first record: it counted as taken, and missing."""
+    """Pending callbacks of a recreated topic are read from its first record; formerly they counted as missing."""
     stage = make_campaign(receiver.environment())
     receiver.add_fault(status=503, times=None)
     stage.put([score("a"), score("b")])

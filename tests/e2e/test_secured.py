@@ -1,4 +1,4 @@
-"""Programs on a Kafka that asks who they are and what they may do, with exactly the rights of `kafka.admin.acls`."""
+"""Programs on a Kafka with authentication and ACLs, with exactly the rights of `kafka.admin.acls`."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_record_is_read_with_a_right_on_its_topic_and_none_on_a_group(ground: 
 
 
 def each_missing(ground: Ground, command: str, needed: tuple[Permission, ...]) -> None:
-    """Starts the program once for each right that it needs, as a user who lacks that one, and reads its line."""
+    """Start the program once for each required right as a user without it, and read its error line."""
     create_topics(ground.settings(ground.as_root()))
     users = {f"{command}-{number}-{ground.name}": right for number, right in enumerate(needed)}
     ground.scram(*users)
@@ -144,8 +144,8 @@ def test_callbacks_names_each_missing_right_at_its_start(ground: Ground) -> None
     each_missing(ground, "callbacks", acls.callback_rights(ground.settings(ground.as_root())))
 
 
-def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> None:
-    """Who has no right at all sees no topic: then, too, it is a right that is missing, not the topics."""
+def test_the_commands_name_the_missing_right(ground: Ground, token_url: str) -> None:
+    """Without any right no topic is visible: the error is about the missing right, not about the topics."""
     name = ground.name
     root = ground.settings(ground.as_root())
     ground.scram(f"unprivileged-{name}")
@@ -168,7 +168,7 @@ def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> No
     assert f"denies the subject of ssl.certificate.location {ground.secured.folder}/judge-{name}.pem: " in judged.line
 
 
-def test_a_right_that_is_taken_away_while_it_runs(ground: Ground) -> None:
+def test_a_right_revoked_at_run_time(ground: Ground) -> None:
     root = ground.settings(ground.as_root())
     create_topics(root)
     user = f"scorer-{ground.name}"
@@ -217,7 +217,7 @@ def test_failed_authentication_is_reported_immediately(ground: Ground, token_url
         assert base64.b64encode(f"{name}:{wrong}".encode()).decode() not in line
 
 
-def test_a_key_whose_password_is_wrong_is_a_wrong_setting(ground: Ground) -> None:
+def test_a_wrong_key_password_is_a_settings_error(ground: Ground) -> None:
     environment = ground.as_certificate(f"locked-{ground.name}", "right")
     properties = json.loads(environment["STREAM_SCORER_KAFKA__PROPERTIES"]) | {"ssl.key.password": "the wrong one"}
     environment["STREAM_SCORER_KAFKA__PROPERTIES"] = json.dumps(properties)
@@ -237,7 +237,7 @@ def test_a_key_whose_password_is_wrong_is_a_wrong_setting(ground: Ground) -> Non
 def test_the_connections_on_the_page_work(
     ground: Ground, token_url: str, heading: str, listener: str, principal: str
 ) -> None:
-    """File and secret as they stand there, but for addresses and places; only that principal has the right."""
+    """File and secret of the page with other addresses and paths; only that principal has the right."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n### {heading}\n", 1)[1].split("\n#", 1)[0]
     [toml], [secret] = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("toml", "json"))
     ground.scram("scorer")

@@ -61,7 +61,7 @@ def by_name(server: RawServer) -> str:
     return server.url.replace("127.0.0.1", "localhost")
 
 
-def test_the_api_is_asked_only_with_a_certificate_of_a_known_authority_for_its_name(
+def test_the_api_is_used_only_with_a_trusted_certificate_for_its_name(
     pems: tuple[Path, Path], login: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority, own = pems
@@ -80,7 +80,7 @@ def test_the_api_is_asked_only_with_a_certificate_of_a_known_authority_for_its_n
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize(("newest", "spoken"), [("TLSv1", False), ("TLSv1_1", False), ("TLSv1_2", True)])
-def test_versions_of_tls_before_1_2_are_not_spoken(
+def test_tls_before_1_2_is_rejected(
     pems: tuple[Path, Path], login: RawServer, monkeypatch: pytest.MonkeyPatch, newest: str, *, spoken: bool
 ) -> None:
     authority, own = pems
@@ -96,7 +96,7 @@ def test_versions_of_tls_before_1_2_are_not_spoken(
         assert len(server.requests) == (2 if spoken else 0)
 
 
-def test_nothing_is_sent_to_a_port_that_speaks_no_tls(login: RawServer) -> None:
+def test_nothing_is_sent_to_a_port_without_tls(login: RawServer) -> None:
     with raw_server() as plain:
         plain.respond(answer(200))
         url = by_name(plain).replace("http:", "https:")

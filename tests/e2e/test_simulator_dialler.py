@@ -1,4 +1,4 @@
-"""The simulator's dial queue over real HTTP: what the platform documents about adding contacts, and who is dialled."""
+"""The simulator's dial queue over real HTTP: the documented behaviour of the platform."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_contacts_are_dialled_in_their_order_and_priority_next(simulator: Simula
     assert (contact.attempts, contact.wrap_up, contact.queued, contact.callable) == (1, "CONTACTED", False, True)
 
 
-def test_do_not_queue_leaves_positions_and_dialled_contacts_alone(simulator: Simulator, client: Client) -> None:
+def test_do_not_queue_keeps_positions_and_dialled_contacts(simulator: Simulator, client: Client) -> None:
     client.add(person("a"), person("b"), person("c"))
     assert ids_of(simulator, contacts=1) == ["a"]
     client.add(person("c", "11:00"), person("a", "11:00"), person("new"), doNotQueue="true", priority="true")
@@ -95,7 +95,7 @@ def test_without_do_not_queue_an_update_dials_again(simulator: Simulator, client
     assert simulator.contact_list()["a"].attempts == 2
 
 
-def test_a_newer_score_of_a_person_is_counted_apart(simulator: Simulator, client: Client) -> None:
+def test_a_newer_score_of_a_person_is_counted_separately(simulator: Simulator, client: Client) -> None:
     client.add(person("a", "10:00"))
     simulator.dial()
     client.add(person("a", "11:00"))
@@ -121,7 +121,7 @@ def test_an_opt_out_stays_unless_a_request_overwrites_it(simulator: Simulator, c
     assert simulator.dial() == []
 
 
-def test_clear_system_data_forgets_attempts_and_the_opt_out(simulator: Simulator, client: Client) -> None:
+def test_clear_system_data_deletes_attempts_and_the_opt_out(simulator: Simulator, client: Client) -> None:
     client.add(person("a"))
     simulator.dial(wrap_up="OPT-OUT")
     client.add(person("a"), clearSystemData="true", doNotQueue="true")

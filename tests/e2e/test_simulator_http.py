@@ -1,4 +1,4 @@
-"""The simulator over real HTTP: latency, faults at the socket, its account, and how it starts and ends."""
+"""The simulator over real HTTP: latency, socket faults, its account, startup and shutdown."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RUN_CLI = "import typer; from stream_scorer.cli.simulate import simulate; typer.
 
 
 class Client:
-    """As plain a client as there can be."""
+    """A minimal client."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -176,7 +176,7 @@ def test_slow_answers_overlap(simulator: Simulator, client: Client) -> None:
     assert simulator.stats().in_flight_max == 8
 
 
-def test_scripted_statuses_come_in_order_and_are_not_paid(simulator: Simulator, client: Client) -> None:
+def test_scripted_statuses_are_sent_in_order_and_not_billed(simulator: Simulator, client: Client) -> None:
     date = "Wed, 21 Oct 2026 07:28:00 GMT"
     simulator.add_fault(status=503, retry_after=3)
     simulator.add_fault(status=502, body="html", retry_after=date)
@@ -239,7 +239,7 @@ def test_a_refusal_can_name_contacts_and_revoke_tokens(simulator: Simulator, cli
     assert client.score("a").status_code == 200
 
 
-def test_a_small_body_can_grow_beyond_all_bounds(simulator: Simulator, client: Client) -> None:
+def test_a_small_body_can_decompress_without_bounds(simulator: Simulator, client: Client) -> None:
     simulator.add_fault(transfer="gzip_bomb")
     answer = client.score("a", stream=True)
     assert answer.headers["Content-Encoding"] == "gzip"
@@ -327,7 +327,7 @@ def test_it_starts_with_its_configuration_and_stops(started: Simulator | Threade
         started.stats()
 
 
-def test_it_comes_back_on_the_same_port(make_simulator: Callable[..., Simulator]) -> None:
+def test_it_restarts_on_the_same_port(make_simulator: Callable[..., Simulator]) -> None:
     simulator = make_simulator()
     base_url, client = simulator.base_url, Client(simulator.base_url)
     client.score("a")
@@ -420,7 +420,7 @@ def test_the_command_plays_a_scenario_and_prints_its_steps(tmp_path: Path) -> No
     assert process.returncode == 0
 
 
-def test_the_command_lists_the_scenarios_and_refuses_what_is_none(tmp_path: Path) -> None:
+def test_the_command_lists_the_scenarios_and_rejects_an_unknown_one(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "stream_scorer", "simulate", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""The simulator against its own OpenAPI description: no answer that the description does not promise."""
+"""The simulator against its OpenAPI description: every response conforms to the description."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_every_answer_is_as_described(
 
 
 def make_ids_unique(case: schemathesis.Case) -> None:
-    """What JSON Schema cannot say, and the simulator asks for all the same; nothing but right requests is changed."""
+    """Make the ids of valid requests unique, which the simulator requires and JSON Schema cannot express."""
     if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         contacts = case.body.get("contacts", [])
         case.body = case.body | {
@@ -92,7 +92,7 @@ def answers_to(simulator: Simulator, path: str, **request: Any) -> requests.Resp
 
 
 def check(answer: requests.Response, path: str, description: dict[str, Any]) -> None:
-    """Whether status, content type, body and headers of an answer are those of the description."""
+    """Check status, content type, body and headers of a response against the description."""
     operation = description["paths"][path]["post"]
     promised = resolved(operation["responses"][str(answer.status_code)], description)
     media_type = answer.headers["Content-Type"].partition(";")[0]
@@ -167,7 +167,7 @@ def test_the_description_matches_the_configuration() -> None:
     assert other["paths"][SCORE_PATH]["post"]["parameters"][0]["schema"]["enum"] == ["m"]
 
 
-def test_every_word_that_the_description_refers_to_is_there() -> None:
+def test_every_reference_of_the_description_resolves() -> None:
     description = describe(SimulatorConfig())
 
     def walk(part: Any) -> None:
@@ -183,7 +183,7 @@ def test_every_word_that_the_description_refers_to_is_there() -> None:
     walk(description)
 
 
-def test_the_description_is_only_read(simulator: Simulator) -> None:
+def test_the_description_is_read_only(simulator: Simulator) -> None:
     answer = requests.head(f"{simulator.base_url}/openapi.json", timeout=10)
     assert (answer.status_code, answer.content) == (200, b"")
     answer = requests.post(f"{simulator.base_url}/openapi.json", timeout=10)

@@ -1,4 +1,4 @@
-"""``reconcile`` on the real broker in more than 20 states in which nothing is wrong: it finds nothing in any of them.
+"""``reconcile`` on a real broker in more than 20 valid states: no findings in any of them.
 
 One installation with a scoring and a campaign worker goes through all of them, one after the other.
 """
@@ -30,12 +30,12 @@ HOLDS, NOT_JUDGED = Judgement.HOLDS, Judgement.NOT_JUDGED
 FIRST = 2
 
 
-# Its name, and the judgement of contacts and of callbacks; None: either may be.
+# Its name, and the results for contacts and for callbacks; None: not checked.
 State = tuple[str, Judgement | None, Judgement | None]
 
 
 class Installation:
-    """Both workers on one set of topics; ``states`` brings it from one state without fault into the next."""
+    """Both workers on one set of topics; ``states`` moves it from one valid state to the next."""
 
     def __init__(self, stage: WorkerHarness, campaign: CallbacksHarness) -> None:
         self.stage, self.campaign = stage, campaign
@@ -71,7 +71,7 @@ class Installation:
         self.stage.produce(bad)
 
     def settle(self) -> None:
-        """Wait until all is scored, and all that is due is called."""
+        """Wait until everything is scored and all due callbacks are delivered."""
         self.stage.wait_done(needs=self.worker, may_wait=True)
         self.campaign.wait(self._is_called, "the campaign worker to have done all", needs=self.caller)
 
@@ -80,7 +80,7 @@ class Installation:
         return all(self._lag(f"{self.stage.group_id}-{group}", kind) <= 0 for kind, group in groups.items())
 
     def _lag(self, group_id: str, kind: str) -> int:
-        """How many offsets a group has not committed; it commits the markers at the end, too."""
+        """Return how many offsets a group has not committed; it also commits the markers at the end."""
         topic = self.topic(kind)
         with Consumer({"bootstrap.servers": self.stage.bootstrap_servers, "group.id": group_id}) as reader:
             numbers = reader.list_topics(topic, 10).topics[topic].partitions
@@ -102,7 +102,7 @@ class Installation:
         return caller
 
     def delete(self, kind: str, share: float = 0.5) -> None:
-        """As retention does: the first half of the records of each partition, or all of them."""
+        """Delete the first half of the records of each partition, or all of them, as retention does."""
         topic = self.topic(kind)
         wanted = []
         with self.stage.reader() as reader:
@@ -113,7 +113,7 @@ class Installation:
             deleted.result(30)
 
     def write(self, kind: str, *, commit: bool | None = None) -> None:
-        """Another program's record; ``commit``: in a transaction that ends so."""
+        """Write a record of another program; ``commit``: how its transaction ends."""
         config: dict[str, Any] = {"bootstrap.servers": self.stage.bootstrap_servers}
         producer = Producer(config if commit is None else config | {"transactional.id": f"theirs-{time.time_ns()}"})
         if commit is not None:
@@ -154,7 +154,7 @@ class Installation:
 
         def is_created() -> bool:
             [future] = self._admin.create_topics([NewTopic(topic, self.stage.partitions, 1)]).values()
-            return future.exception(30) is None  # until the deletion has reached the broker, it exists
+            return future.exception(30) is None  # the topic exists until the deletion has reached the broker
 
         wait_until(is_created, f"topic {topic} to be created again")
         wait_until(lambda: self.stage.commits() == {}, "the commits of the former topic to be dropped")
@@ -240,7 +240,7 @@ class Installation:
         yield "the scores topic was compacted", NOT_JUDGED, None
 
 
-def test_nothing_is_found(
+def test_no_findings_in_valid_states(
     make_stage: Callable[..., WorkerHarness], make_campaign: Callable[..., CallbacksHarness]
 ) -> None:
     site = Installation(make_stage(partitions=FIRST), make_campaign({}))

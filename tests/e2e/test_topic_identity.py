@@ -1,4 +1,4 @@
-"""Topics that were deleted and created again: their offsets start over under the same name."""
+"""Recreated topics: their offsets restart under the same name."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def replace_topic(stage: WorkerHarness, topic: str) -> None:
 
     def is_created() -> bool:
         [future] = admin.create_topics([NewTopic(topic, 1, 1)], operation_timeout=30).values()
-        return future.exception(30) is None  # until the deletion has reached the broker, it exists
+        return future.exception(30) is None  # the topic exists until the deletion has reached the broker
 
     wait_until(is_created, f"topic {topic} to be created again")
 
 
 def the_line(worker: WorkerProcess, exit_code: int) -> str:
-    """The one line of a worker that does not go on."""
+    """Return the only output line of a worker that exits."""
     assert worker.exit_code() == exit_code, worker.log()
     [line] = worker.errors()
     return line
@@ -56,7 +56,7 @@ def test_a_worker_stops_before_it_loses_the_first_records_of_a_new_topic(
     assert (first.start, first.since_ms) == (0, None)
     assert first.topic_id
 
-    # What the version before writes, as after a rollback: the present id is adopted with the next commit.
+    # A commit of the previous version, as after a rollback: the present id is adopted with the next commit.
     stage.commit_by_hand({0: 10})
     worker = stage.start_ready()
     stage.produce(contacts(1, 1, prefix="after"))

@@ -45,7 +45,7 @@ class Topic:
         self.create()
 
     def create(self) -> None:
-        # The records are from the future, and brokers refuse those by default.
+        # The timestamps are in the future, which brokers reject by default.
         wanted = NewTopic(self.name, 2, 1, config={"message.timestamp.after.max.ms": str(2**62)})
         # Until a deletion has reached the broker, the topic exists.
         wait_until(lambda: self._admin.create_topics([wanted])[self.name].exception(30) is None, "the new topic")
@@ -124,7 +124,7 @@ def test_records_out_of_order_are_found_by_their_time(broker: Broker) -> None:
     assert made.read(since="25m") == [(0, 50), (0, 90)]
 
 
-def test_a_place_is_read_alone(topic: Topic) -> None:
+def test_a_single_location_is_read(topic: Topic) -> None:
     assert topic.ranges(places=[f"{topic.name}/0/70"]) == {0: (70, 71)}
     assert topic.ranges(places=[f"{topic.name}/0/7000"]) == {0: (7000, 7000)}
     assert topic.ranges(places=[f"{topic.name}/0/70", "other/0/1"]) == topic.ranges()
@@ -195,7 +195,7 @@ def test_wrong_topics_and_partitions(topic: Topic) -> None:
 
 @pytest.mark.slow
 def test_offsets_are_read_after_a_broker_has_come_back(private_kafka: Callable[..., EmbeddedKafka]) -> None:
-    """An admin client repeats former leaders and their epochs, which a broker that has come back refuses."""
+    """An admin client caches leaders and their epochs, which a restarted broker rejects."""
     kafka = private_kafka(port=free_port())
     servers = kafka.start().bootstrap_servers
     topic = Topic(servers)

@@ -1,4 +1,4 @@
-"""Makes and checks topics on the real Kafka."""
+"""Creation and checks of topics on a real Kafka."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_short_retention_leaves_contacts_that_wait(broker: Broker, settings: S
 
 @pytest.fixture
 def names() -> dict[str, str]:
-    """Topics that no other test has."""
+    """Topics of this test only."""
     prefix = f"topics-{uuid.uuid4().hex[:8]}"
     return {key: f"{prefix}-{key}" for key in TopicsSettings.model_fields}
 
@@ -210,7 +210,7 @@ def test_a_compacted_output_is_refused_with_the_remedy(
         check_outputs(settings, settings.topics.scoring[1:])
 
 
-def test_what_exists_is_left_as_it_is(settings: Settings) -> None:
+def test_existing_topics_are_not_changed(settings: Settings) -> None:
     create_topics(settings)
     report = create_topics(settings)
     assert (report.created, report.existing) == ((), settings.all_topics)
@@ -223,7 +223,7 @@ def test_several_settings_may_name_one_topic(settings: Settings, names: dict[str
     assert names["review"] not in report.created
 
 
-def test_two_that_start_at_once_do_not_get_in_each_others_way(settings: Settings) -> None:
+def test_two_simultaneous_starts_do_not_conflict(settings: Settings) -> None:
     with ThreadPoolExecutor(2) as pool:
         reports = list(pool.map(create_topics, [settings, settings]))
     created = [name for report in reports for name in report.created]
@@ -237,7 +237,7 @@ def test_a_missing_topic_is_named_with_the_remedy(settings: Settings) -> None:
     assert "stream-scorer topics create" in str(caught.value)
 
 
-def test_to_look_for_a_topic_does_not_make_it(settings: Settings) -> None:
+def test_a_topic_lookup_does_not_create_the_topic(settings: Settings) -> None:
     for _ in range(2):
         with pytest.raises(BrokerRefused):
             check_topics(settings, settings.topics.scoring)

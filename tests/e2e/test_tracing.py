@@ -1,4 +1,4 @@
-"""One contact's way through real services, as a real OTLP receiver finds it."""
+"""Traces of one contact through real services, read with a real OTLP receiver."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 CONTACTS = 60
-# What contacts are like: their features' values, one of them of the wrong type.
+# Feature values of contacts, one of them of the wrong type.
 HUSH = ["hush-segment", "hush-wrong", "918273.645"]
 LIKE_THIS = '"avg_handle_time":918273.645,"segment_id":"hush-segment"'
 
@@ -67,7 +67,7 @@ def produce_contacts(stage: WorkerHarness, asked: dict[str, str], tmp_path: Path
 
 
 def assert_no_leak_in_topics(stage: WorkerHarness, campaign: CallbacksHarness) -> None:
-    """No header of any output has them, and no value but that of a rejected record, which is as it came."""
+    """No output has them in headers or value, except the unchanged value of a rejected record."""
     hushed = [*(word.encode() for word in HUSH), struct.pack("<d", 918273.645)]
     topics = {**stage.topics, **campaign.topics, "callbacks_retry": campaign.tier(1)}
     del topics["features"]
@@ -79,7 +79,7 @@ def assert_no_leak_in_topics(stage: WorkerHarness, campaign: CallbacksHarness) -
 
 
 def assert_no_leak(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess, called: WorkerProcess) -> None:
-    """In no trace, in no metric, in no log line at the usual level; nor, in lines, what contacts are like."""
+    """Assert that traces, metrics and log lines at the default level have none of them."""
     logs = scorer.log() + called.log()
     assert '"level":"info"' in logs.replace(" ", "")
     assert [word for word in words if word.encode() in otlp.bytes] == []

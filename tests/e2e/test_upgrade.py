@@ -1,4 +1,4 @@
-"""docs/upgrade.md, followed literally: from the code before 0.1.0's last changes to the present one, and back."""
+"""docs/upgrade.md, executed literally: from the code before the last changes of 0.1.0 to the present one, and back."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Site:
         self.put += number
 
     def read(self, kind: str) -> list[Any]:
-        """All of a topic, as a read_committed reader finds it."""
+        """Return all committed records of a topic."""
         config = {
             "bootstrap.servers": self.servers,
             "group.id": f"reader-{uuid.uuid4().hex}",
@@ -133,7 +133,7 @@ class Site:
         return found
 
     def outcomes(self) -> Counter[str]:
-        """How many outcomes each input has, by its place."""
+        """Return the number of outcomes of each input by its location."""
         outputs = [message for kind in ("scores", "review", "rejected") for message in self.read(kind)]
         return Counter((dict(one.headers() or [])["stream-scorer-source"] or b"").decode() for one in outputs)
 
@@ -143,7 +143,7 @@ class Site:
         assert set(self.outcomes().values()) == {1}
 
     def called(self) -> int:
-        """How many scores are to be called."""
+        """Return how many scores are due for delivery."""
         return sum(SCORES.decode(one.value())["score"] >= THRESHOLD for one in self.read("scores"))
 
     def last_words(self) -> str:
@@ -160,7 +160,7 @@ def site(broker: Broker, tmp_path: Path, simulator: Simulator, receiver: Receive
             worker.kill()
 
 
-def test_the_page_is_followed(site: Site, former: Path, simulator: Simulator, receiver: Receiver) -> None:
+def test_the_upgrade_page_is_executed(site: Site, former: Path, simulator: Simulator, receiver: Receiver) -> None:
     ended = site.command(former, "topics", "create")
     assert ended.returncode == 0, ended.stderr
     one, two, caller = site.start(former, "one"), site.start(former, "two"), site.start(former, "caller", "callbacks")

@@ -1,4 +1,4 @@
-"""The webhook over real HTTP and TLS: what is sent, where to, and what every answer becomes."""
+"""The webhook over real HTTP and TLS: requests, their addresses, and the result of every response."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_attempt_sends_its_traceparent(server: RawServer) -> None:
     Webhook(SECRET).verify(request.body, request.headers)
 
 
-def test_a_repeat_is_the_same_bytes_under_the_same_id_with_a_signature_of_its_own(server: RawServer) -> None:
+def test_a_retry_has_the_same_bytes_and_id_and_a_new_signature(server: RawServer) -> None:
     moments = [time.time() - 120, time.time()]
     target = target_of(server.url, wall_clock=lambda: moments[len(server.requests) > 0])
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_proxies_of_the_environment_are_not_used(server: RawServer, monkeypatch:
     assert delivered(server.url).kind is DeliveryKind.DELIVERED
 
 
-# --- answers whose status decides
+# --- responses whose status decides
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_an_endless_answer_is_cut_at_the_deadline(server: RawServer) -> None:
         conn.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         while True:
             conn.sendall(b"1\r\n \r\n")
-            time.sleep(0.02)  # the pace of the drip is the fault under test
+            time.sleep(0.02)  # the rate of the drip is the fault under test
 
     server.respond(drip)
     got = delivered(server.url, HURRY_S)
@@ -174,12 +174,12 @@ def test_redirects_are_not_followed(server: RawServer, status: int) -> None:
     assert [request.path for request in server.requests] == ["/hooks"]
 
 
-def test_the_answers_words_are_not_passed_on(server: RawServer) -> None:
+def test_the_body_of_a_response_is_not_passed_on(server: RawServer) -> None:
     server.respond(answer(400, b"hunter2 hunter2", {"x-reason": "hunter2"}).replace(b"Whatever", b"hunter2"))
     assert "hunter2" not in repr(delivered(server.url))
 
 
-def test_retry_after_counts_although_the_body_never_ends(server: RawServer) -> None:
+def test_retry_after_is_applied_although_the_body_never_ends(server: RawServer) -> None:
     def stall(_: Any, conn: socket.socket) -> None:
         conn.sendall(b"HTTP/1.1 503 No\r\nretry-after: 9\r\ncontent-length: 50\r\n\r\n")
         conn.recv(1)
@@ -189,7 +189,7 @@ def test_retry_after_counts_although_the_body_never_ends(server: RawServer) -> N
     assert (got.kind, got.status, got.retry_after_s) == (DeliveryKind.TRY_LATER, 503, 9.0)
 
 
-def test_a_409_may_mean_that_the_receiver_has_the_callback(server: RawServer) -> None:
+def test_a_409_may_mean_that_the_callback_was_received(server: RawServer) -> None:
     server.respond(answer(409))
     got = delivered(server.url)
     assert (got.kind, got.is_conflict, got.is_unanswered) == (DeliveryKind.REFUSED, True, False)
@@ -211,7 +211,7 @@ def hang(_: Any, conn: socket.socket) -> None:
     ],
     ids=["hangs", "drops", "no HTTP"],
 )
-def test_without_an_answer_it_is_tried_later(server: RawServer, responder: Any, words: str) -> None:
+def test_without_a_response_it_is_retried_later(server: RawServer, responder: Any, words: str) -> None:
     server.respond(responder)
     got = delivered(server.url, HURRY_S)
     assert (got.kind, got.status, got.retry_after_s) == (DeliveryKind.TRY_LATER, None, None)
@@ -220,7 +220,7 @@ def test_without_an_answer_it_is_tried_later(server: RawServer, responder: Any, 
     assert len(server.requests) == 1
 
 
-def test_a_closed_port_and_an_unknown_name_are_tried_later() -> None:
+def test_a_closed_port_and_an_unknown_name_are_retried_later() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     got = delivered(url)
@@ -233,8 +233,8 @@ def test_a_closed_port_and_an_unknown_name_are_tried_later() -> None:
     assert not got.is_unanswered
 
 
-def test_an_address_that_is_closed_by_now_is_named_and_tried_later(server: RawServer) -> None:
-    """A name that turns to a closed address may turn back, and a refusal would be for good."""
+def test_an_address_blocked_since_the_start_is_named_and_retried_later(server: RawServer) -> None:
+    """A name that resolves to a blocked address may change again, and a rejection would be final."""
     port = int(server.url.rpartition(":")[2])
     answers = ["127.0.0.1", "169.254.169.254", "127.0.0.1"]
 
@@ -251,7 +251,7 @@ def test_an_address_that_is_closed_by_now_is_named_and_tried_later(server: RawSe
     assert delivered(url, guard=guard).kind is DeliveryKind.DELIVERED
 
 
-def test_a_resolver_that_hangs_is_left_behind() -> None:
+def test_a_hanging_resolver_is_abandoned() -> None:
     released = threading.Event()
 
     def stalled(*_: Any, **__: Any) -> list[Any]:
@@ -265,7 +265,7 @@ def test_a_resolver_that_hangs_is_left_behind() -> None:
     assert not got.is_unanswered
 
 
-def test_closing_ends_what_is_under_way(server: RawServer) -> None:
+def test_close_ends_requests_in_flight(server: RawServer) -> None:
     reached = threading.Event()
 
     def wait(_: Any, conn: socket.socket) -> None:
@@ -317,7 +317,7 @@ def test_the_checked_address_is_connected_to_and_tls_knows_the_name(
     assert request.headers["host"] == f"receiver.test:{port}"
 
 
-def test_a_certificate_for_another_name_is_not_taken(secure: tuple[RawServer, list[str | None]]) -> None:
+def test_a_certificate_for_another_name_is_rejected(secure: tuple[RawServer, list[str | None]]) -> None:
     server, names = secure
     url = f"https://other.test:{server.url.rpartition(':')[2]}/"
     got = delivered(url, guard=Guard(resolve=resolves(other_test="127.0.0.1")))
@@ -329,7 +329,7 @@ def test_a_certificate_for_another_name_is_not_taken(secure: tuple[RawServer, li
     assert not server.requests
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_taken(
+def test_a_certificate_of_an_unknown_authority_is_rejected(
     secure: tuple[RawServer, list[str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, _ = secure

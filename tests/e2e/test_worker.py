@@ -1,4 +1,4 @@
-"""``stream-scorer run`` on the real broker, when nothing goes wrong that a worker can do anything about."""
+"""``stream-scorer run`` on a real broker without outages."""
 
 # ruff: noqa: T201 - measured figures are printed
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kafka
 
 
 class TestScoring:
-    def test_contacts_come_out_scored_exactly_once(self, stage: WorkerHarness) -> None:
+    def test_contacts_are_scored_exactly_once(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready()
         stage.produce(contacts(5000, stage.partitions))
         stage.wait_done(needs=worker)
@@ -48,7 +48,7 @@ class TestScoring:
         assert verdict.chains == 2
         assert verdict.paid_twice(stage.simulator.scored()) == 0
 
-    def test_what_waits_is_scored_by_the_next_worker(self, stage: WorkerHarness) -> None:
+    def test_uncommitted_contacts_are_scored_by_the_next_worker(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(1000, stage.partitions))
         for number in range(2):
             worker = stage.start_ready()
@@ -79,7 +79,7 @@ def metrics_of(stage: WorkerHarness, consumed: str) -> str | None:
 
 
 def controls_of(worker: WorkerProcess) -> float:
-    """How many contacts it has sent again as controls; each may have been billed."""
+    """Return how many contacts it has sent again as controls; each may have been billed."""
     answer = worker.admin("/metrics")
     assert answer is not None
     lines = [line for line in answer.text.splitlines() if line.startswith("stream_scorer_controls_total")]
@@ -87,7 +87,7 @@ def controls_of(worker: WorkerProcess) -> float:
 
 
 class TestMixedInputs:
-    """Every reason of the contract's section 5 that a record can bring about by itself."""
+    """Every reason of contract section 5 that a single record can cause."""
 
     BAD: ClassVar[tuple[tuple[str, dict[str, Any]], ...]] = (
         ("undecodable", {"value": b"\xde\xad\xbe\xef"}),
@@ -178,7 +178,7 @@ class TestMixedInputs:
         assert set(audited["reasons"]) == {"expired", "missing_feature", "wrong_type"}  # the audit names all
 
     def test_repeated_contact_ids_are_events_of_their_own(self, stage: WorkerHarness) -> None:
-        """The simulator refuses a request that holds an id twice, so a repeat in one request would show as a 400."""
+        """The simulator rejects a request with a repeated id, so a repeat in one request would show as a 400."""
         stage.produce(contact(f"R-{n % 5}", n % 4, event_id=f"e-{n}") for n in range(200))
         worker = stage.start_ready(scoring__linger_ms="20")
         stage.wait_done(needs=worker)
@@ -202,7 +202,7 @@ class TestMixedInputs:
         rejected = [o for o in verdict.outputs.values() if o.kind == "rejected"]
         assert {o.header("error-status") for o in rejected} == {"404"}
 
-    def test_headers_are_passed_on_but_for_our_own(self, stage: WorkerHarness) -> None:
+    def test_headers_are_copied_except_our_own(self, stage: WorkerHarness) -> None:
         trace = [
             ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             ("tracestate", b"vendor=1"),
@@ -223,8 +223,8 @@ class TestMixedInputs:
 
 
 class TestLargeRecords:
-    def test_a_record_over_a_megabyte_is_rejected_whole(self, stage: WorkerHarness) -> None:
-        """The rejected topic takes 2 MB, and the worker must be able to read and write what stands on the input."""
+    def test_a_record_over_a_megabyte_is_rejected_untruncated(self, stage: WorkerHarness) -> None:
+        """The rejected topic allows 2 MB, and the worker must be able to read and write records of the input size."""
         large = Input(b"large", b"\x00" * 1_500_000, 0)
         stage.produce([contact("before", 0), large, contact("after", 0)])
         worker = stage.start_ready()
@@ -236,7 +236,7 @@ class TestLargeRecords:
         assert output.header("error-truncated") is None
         assert output.value == large.value
 
-    def test_it_is_truncated_only_where_the_topic_cannot_take_it(
+    def test_a_rejected_value_is_truncated_only_beyond_the_topic_limit(
         self, make_stage: Callable[..., WorkerHarness]
     ) -> None:
         stage = make_stage(configs={"rejected": {"max.message.bytes": "4000"}})
@@ -263,7 +263,7 @@ class TestLargeRecords:
         assert verdict.paid_twice(stage.simulator.scored()) == 0
 
     def test_an_audit_topic_that_takes_small_events_only(self, make_stage: Callable[..., WorkerHarness]) -> None:
-        """An event of 1,000 contacts has 90 kB, and is split at 900 kB only: smaller transactions have smaller ones."""
+        """An event of 1,000 contacts has 90 kB and is split at 900 kB: smaller transactions have smaller events."""
         stage = make_stage(partitions=1, configs={"audit": {"max.message.bytes": "65536"}})
         stage.produce(contacts(3000, 1))
         worker = stage.start_ready(scoring__max_contacts="1000")
@@ -275,9 +275,9 @@ class TestLargeRecords:
         assert stage.simulator.scored(minimum=2) == {}, "nothing is bought again"
 
     def test_a_wrong_clock_rejects_no_contact(self, make_stage: Callable[..., WorkerHarness]) -> None:
-        """The topic refuses whatever is older than a moment: to it, this machine's clock is late.
+        """The topic rejects all but new records: for it, the clock of this machine is late.
 
-        It cannot go on here: the broker refuses its own transaction markers too (Kafka 4.4: IllegalStateException in
+        It cannot recover here: the broker also rejects its own transaction markers (Kafka 4.4: IllegalStateException in
         the coordinator), and the transaction stays open. A wrong clock that is set right is played in `make chaos`.
         """
         stage = make_stage(configs={"scores": {"message.timestamp.before.max.ms": "0"}})
@@ -311,7 +311,7 @@ class TestStopping:
         assert worker.exit_code() == 0, worker.log()
         verdict = verify_outputs(stage, everything=False)
         assert len(verdict.outputs) > 0
-        # Everything that was paid for is committed: nothing is bought again.
+        # All billed contacts are committed: none is billed again.
         assert verdict.paid_twice(stage.simulator.scored()) == 0
         stage.simulator.configure(latency_ms=0)
         successor = stage.start_ready()
@@ -332,7 +332,7 @@ class TestStopping:
         assert time.monotonic() - began < 5
         assert verify_outputs(stage, everything=False).outputs == {}
 
-    def test_ctrl_c_is_a_clean_end_too(self, stage: WorkerHarness) -> None:
+    def test_ctrl_c_is_a_clean_shutdown(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready()
         worker.send(signal.SIGINT)
         assert worker.exit_code() == 0

@@ -1,4 +1,4 @@
-"""Holds and pauses as an operator sees them on the real stack: /readyz, metrics, and one log line a change."""
+"""Open and throttled circuit breakers on the real stack: /readyz, metrics, and one log line for each change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def readyz(worker: WorkerProcess) -> dict[str, Any]:
 
 
 def sample(worker: WorkerProcess, name: str, label: str) -> float | None:
-    """One value of /metrics, by name and one label."""
+    """Return one value of /metrics by name and one label."""
     answer = worker.admin("/metrics")
     assert answer is not None
     lines = [line for line in answer.text.splitlines() if line.startswith(f"{name}{{") and label in line]
@@ -49,7 +49,7 @@ def breaker_events(worker: WorkerProcess) -> list[tuple[str, str, str]]:
 
 class TestTheApi:
     def test_readyz_has_start_reason_and_next_probe(self, stage: WorkerHarness) -> None:
-        """First 503, then 500, then well again: three lines, however many probes there are."""
+        """First 503, then 500, then recovery: three lines for any number of probes."""
         stage.simulator.add_fault(status=503, times=16, min_contacts=1)
         stage.simulator.add_fault(status=500, times=None, min_contacts=1)
         stage.produce(contacts(100, stage.partitions))
@@ -107,7 +107,7 @@ class TestTheApi:
 
 
 class TestLag:
-    def test_it_grows_while_reading_is_paused(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_lag_grows_while_reading_is_paused(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """In fast motion, so that the brokers are asked every 1.5 s."""
         run_clocks_fast(monkeypatch)
         sources: list[GroupConsumer] = []
@@ -177,8 +177,8 @@ class TestQuotaAndBudget:
 
 
 class TestExpired:
-    def test_age_is_judged_when_a_record_is_read(self, stage: WorkerHarness) -> None:
-        """What expires while the circuit breaker is open is sent all the same: an outage never rejects a contact."""
+    def test_the_age_is_checked_when_a_record_is_read(self, stage: WorkerHarness) -> None:
+        """A contact that expires while the circuit breaker is open is still sent: an outage never rejects a contact."""
         stage.simulator.add_fault(status=503, times=None, min_contacts=1)
         worker = stage.start_ready(scoring__max_event_age_s="5")
         now_ms = time.time_ns() // 1_000_000

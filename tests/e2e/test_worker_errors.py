@@ -1,4 +1,4 @@
-"""What an operator sees when ``stream-scorer run`` cannot go on: one clear line, the exit code, and nothing lost."""
+"""Fatal errors of ``stream-scorer run``: one clear line, the exit code, and no loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.kafka
 
 
 def the_line(worker: WorkerProcess, code: int) -> str:
-    """The one line it printed, once it has ended with ``code``."""
+    """Return its only output line after the exit with ``code``."""
     assert worker.exit_code() == code, worker.log()
     [line] = worker.errors()
     assert line.startswith("stream-scorer: ")
@@ -58,8 +58,8 @@ class TestTheApiRefusesUs:
         assert "no-such-model" in line
         assert "model_id" in line
 
-    def test_a_scope_that_is_taken_away_later_ends_no_worker(self, stage: WorkerHarness) -> None:
-        """The worker waits in its group; a stop meanwhile commits what was finished."""
+    def test_a_scope_removed_at_run_time_ends_no_worker(self, stage: WorkerHarness) -> None:
+        """The worker stays in its group; a stop meanwhile commits the finished contacts."""
         stage.simulator.configure(latency_ms=100)
         worker = stage.start_ready(scoring__max_contacts="50", scoring__max_uncommitted="800")
         stage.produce(contacts(3000, stage.partitions))
@@ -73,7 +73,7 @@ class TestTheApiRefusesUs:
         [drained] = worker.said("drained")
         before = verify_outputs(stage, everything=False)
         assert 200 <= len(before.outputs) < 3000
-        # What was finished behind a contact without an answer cannot be committed: outputs stand in input order.
+        # Contacts finished after one without a response cannot be committed: outputs are in input order.
         assert before.paid_twice(stage.simulator.scored()) <= drained["contacts_sent_again"] <= 800
         successor = stage.start()
         assert why in the_line(successor, 1)
@@ -119,7 +119,7 @@ class TestTheApiIsDownAtStart:
 
 class TestTheSecretIsReadAgain:
     def test_a_secret_that_was_replaced_is_used_for_the_next_token(self, stage: WorkerHarness) -> None:
-        """At start it is wrong for a login service that is down; it is replaced before that is up again."""
+        """The login service is down at startup; the wrong secret is replaced before it is up again."""
         secret = stage.folder / "secret"
         secret.write_text("the-old-one\n")
         stage.simulator.add_fault(path="token", status=503, times=None)
@@ -132,7 +132,7 @@ class TestTheSecretIsReadAgain:
 
 
 class TestTheBrokerRefusesUs:
-    @pytest.mark.slow  # half a minute of patience
+    @pytest.mark.slow  # a limit of half a minute
     def test_connection_refused(self, stage: WorkerHarness) -> None:
         line = the_line(stage.start(kafka__bootstrap_servers="127.0.0.1:1"), 1)
         assert "127.0.0.1:1" in line
@@ -143,21 +143,21 @@ class TestTheBrokerRefusesUs:
         assert "no-such-topic" in line
         assert "topics create" in line
 
-    def test_committed_offsets_that_the_log_does_not_hold(self, stage: WorkerHarness) -> None:
+    def test_committed_offsets_out_of_range(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(100, stage.partitions))
         stage.commit_by_hand(dict.fromkeys(range(stage.partitions), 5000))
         line = the_line(stage.start(), 1)
         assert "5000" in line
         assert stage.topics["features"] in line
 
-    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: WorkerHarness) -> None:
+    def test_a_session_timeout_rejected_by_the_broker(self, stage: WorkerHarness) -> None:
         quick = {**QUICK_PROPERTIES, "session.timeout.ms": 900, "heartbeat.interval.ms": 300}
         line = the_line(stage.start(kafka__properties=json.dumps(quick)), 1)
         assert "session.timeout.ms must be between" in line
         assert stage.group_id in line
 
     def test_a_group_of_another_program(self, stage: WorkerHarness) -> None:
-        """It deals partitions out otherwise, so the group would take neither's word."""
+        """It has another assignment strategy, which the group rejects."""
         other = Consumer(
             {
                 "bootstrap.servers": stage.bootstrap_servers,
@@ -173,8 +173,8 @@ class TestTheBrokerRefusesUs:
         other.close()
 
     def test_two_workers_with_one_instance_id(self, stage: WorkerHarness) -> None:
-        """Each takes the transactional id away from the other, until one of them ends and names the key."""
-        stage.simulator.configure(latency_ms=300)  # slow, so that they have a reason to fence for long enough
+        """They fence each other until one of them exits with the name of the key."""
+        stage.simulator.configure(latency_ms=300)  # slow, so that they fence each other for long enough
         workers = [stage.start("--from", "earliest", name="twin", scoring__max_contacts="10") for _ in range(2)]
         stage.wait(lambda: all(w.said("partition assigned") for w in workers), "both to have partitions")
         stage.produce(contacts(8000, stage.partitions))
@@ -182,7 +182,7 @@ class TestTheBrokerRefusesUs:
         assert "kafka.instance_id" in the_line(ended[0], 1)
         stage.simulator.configure(latency_ms=0)
         [other] = [w for w in workers if w is not ended[0]]
-        # What the first one still committed at its end has fenced the other once more, perhaps for the third time.
+        # The last commit of the first one has fenced the other once more, possibly for the third time.
         if other.running and other.stop() != 0:
             assert "kafka.instance_id" in the_line(other, 1)
         single = stage.start_ready(name="single")
@@ -214,7 +214,7 @@ class TestSettings:
 
 
 def test_a_compacted_output_topic_ends_the_start(make_stage: Callable[..., WorkerHarness]) -> None:
-    """One undecodable record without a key would stand still in its partition, and stop the transactions of all."""
+    """One undecodable record without a key would block its partition and the transactions of all."""
     stage = make_stage(partitions=1, configs={"rejected": {"cleanup.policy": "compact"}})
     line = the_line(stage.start(), 1)
     assert f"topic {stage.topics['rejected']} has cleanup.policy=compact" in line
@@ -261,5 +261,5 @@ class TestWhereAGroupStarts:
         assert {(o.key or b"")[:4] for o in verdict.outputs.values()} == {b"late"}
         assert len(verdict.outputs) == 20
 
-    def test_nonsense(self, stage: WorkerHarness) -> None:
+    def test_an_invalid_start(self, stage: WorkerHarness) -> None:
         assert "yesterday" in the_line(stage.start("--from", "yesterday"), 2)

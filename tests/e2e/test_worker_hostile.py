@@ -1,4 +1,4 @@
-"""A worker between good contacts and whatever else can stand in a topic: it neither stops nor blocks."""
+"""A worker with good contacts and arbitrary other records: it neither stops nor blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADER_NAMES = ("trace", "traceparent", "stream-scorer-source", "stream-scorer-e
 
 
 def hostile(draw: random.Random, number: int) -> Input:
-    """A record that may be anything; its contact id is its own, where it has one."""
+    """Return an arbitrary record with a unique contact id if it has one."""
     value: bytes | None = FEATURES.encode(odd_event(draw, number))
     match draw.randrange(8):
         case 0:
@@ -67,7 +67,7 @@ def odd_event(draw: random.Random, number: int) -> dict[str, Any]:
 
 
 def lying_body(draw: random.Random) -> bytes:
-    """Counts and lengths that are not true, nested as deeply as the schema allows."""
+    """Return a body with false counts and lengths, nested as deeply as the schema allows."""
     lie = draw.choice([2**62, -(2**62), 2**69, 1_000_000, -1])
     return draw.choice(
         [
@@ -80,7 +80,7 @@ def lying_body(draw: random.Random) -> bytes:
 
 
 def large() -> Iterator[Input]:
-    """Values near the topic's limit: what they become must fit the rejected topic, and take no minutes."""
+    """Return values near the topic's limit, whose rejections must fit and be fast."""
     size = 2 * MEGABYTE - 20_000
     ids = text(b"e") + text(b"large")
     names = b"".join(text(b"%06x" % n) + varint(0) for n in range(size // 8))

@@ -1,4 +1,4 @@
-"""What a worker holds in memory when records are unlike any that a limit of bytes on the wire was made for."""
+"""Memory of a worker with records that are much larger in memory than on the wire."""
 
 from __future__ import annotations
 

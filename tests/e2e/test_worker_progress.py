@@ -1,4 +1,4 @@
-"""What a worker writes about its progress: fields in JSON, one line on a terminal."""
+"""Progress events of a worker: fields in JSON, one line on a terminal."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_both_loops_of_the_campaign_worker_report(
 
 
 def read(descriptor: int) -> str:
-    """What the terminal shows next; empty: the process has closed it."""
+    """Return the next output on the terminal; empty once the process has closed it."""
     try:
         return os.read(descriptor, 65_536).decode()
     except OSError:

@@ -17,7 +17,7 @@ from stream_scorer.settings import load_settings
 
 
 class Brokers:
-    """They let everybody describe topics, and nothing else."""
+    """Brokers that allow only Describe on topics."""
 
     def describe_topics(self, topics: Any, **_options: Any) -> dict[str, Future[Any]]:
         answer: Future[Any] = Future()
@@ -42,8 +42,8 @@ class Refusing(Brokers):
         return dict.fromkeys(topics.topic_names, answer)
 
 
-def test_no_admin_client_outlives_its_question() -> None:
-    """One a second while a right is missing, each with its sockets: none may wait for the collector."""
+def test_no_admin_client_outlives_its_request() -> None:
+    """One a second while a right is missing, each with its sockets: none may depend on the garbage collector."""
     gc.disable()
     try:
         brokers: Any = Refusing()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """What the callables of the tests' server say."""
+    """Results of the callables of the test server."""
 
     live: str | None = None
     ready: str | None = None
@@ -118,7 +118,7 @@ def test_an_idle_client_does_not_block_others(port: int) -> None:
 
 
 def await_connection_threads(expected: Callable[[int], bool]) -> None:
-    """Wait until their number is as expected: a thread gives back its connection's place a moment before it ends."""
+    """Wait until their number is as expected: a thread releases its slot shortly before it ends."""
     end_s = time.monotonic() + 5
     while not expected(sum("process_request" in thread.name for thread in threading.enumerate())):
         assert time.monotonic() < end_s
@@ -133,7 +133,7 @@ def test_a_peer_with_many_connections_is_limited_and_blocks_no_probe(port: int) 
     own = scraper.sock
     try:
         for _ in range(4):
-            # Two less than beside the scraper's: the last probe's may not have ended yet.
+            # Two less than the limit: the scraper's, and that of the last probe, which may not have ended yet.
             peers += [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(MAX_CONNECTIONS - 3)]
             # Connections are accepted in order, so the peers' are open when this one is answered.
             assert ask(port, "/readyz")[0] == 200

@@ -1,4 +1,4 @@
-"""How long brokers have time, and what is guessed where none answers."""
+"""Time limit of admin requests, and the suggestions of the error without a response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The assumed form of a score answer, compared with answers that agree and that do not."""
+"""The assumed form of a score response, compared with valid and deviating responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOOD: dict[str, Any] = {"contactId": "a", "score": 0.5, "confidenceInterval": {"
 
 
 def broken(value: Any) -> dict[str, str]:
-    """What does not hold, with what was found."""
+    """Return the violated assumptions with their findings."""
     return {one.text: one.found for one in compare_answer(value, "a") if one.holds is False}
 
 

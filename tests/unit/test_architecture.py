@@ -1,7 +1,7 @@
-"""The directions of import (docs/architecture.md): who may see whom, and where the outside world may be touched.
+"""Import rules (docs/architecture.md): the permitted imports between packages, and the adapters with I/O.
 
-The tables below are the rules. A new module belongs to a room, a new library to the rooms that need it: both are added
-here, on purpose, or this test fails.
+The tables below are the rules. A new module belongs to a room (a package of the table), a new library to the rooms that
+need it: both have to be added here, or this test fails.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
 # The commands that need the extra [local]. A command is loaded when it is called, so all others work without it.
 LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "local_settings", "receive", "simulate")}
 
-# The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
+# The services use Protocols of their own for I/O; of the adapters they import values and names, no client.
 VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.producer.committer": {"Committer"},
     "stream_scorer.kafka.consumer.flow_control": {"FlowControl"},
@@ -85,7 +85,7 @@ VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.consumer.group_consumer": {"GroupConsumer", "RebalanceListener"},
     "stream_scorer.kafka.registry.paused_schema_partitions": {"PausedSchemaPartitions"},
 }
-# Of these the annotations may speak, the running code may not.
+# Allowed in annotations only, not at run time.
 ONLY_TYPES_FOR_SERVICES = {
     "FlowControl",
     "GroupConsumer",
@@ -96,7 +96,7 @@ ONLY_TYPES_FOR_SERVICES = {
     "TransactionalSink",
 }
 
-# One seam to each foreign library: the rooms that may import it.
+# One adapter for each foreign library: the rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
     "confluent_kafka": {"kafka", "local"},
     "fastavro": {"core.avro"},
@@ -119,12 +119,12 @@ LIBRARIES: dict[str, set[str]] = {
     "uvicorn": {"local.http_server.asgi"},
 }
 
-# Time, chance, the machine and the network come in as arguments: that is what makes a run of these rooms repeatable.
+# Clock, randomness, environment and network are passed as arguments, so that these rooms are deterministic.
 PURE_MAY_NOT_IMPORT = {
     *("asyncio", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "signal", "socket", "subprocess"),
     *("tempfile", "threading", "time", "uuid"),
 }
-# The loop talks to its own threads; it reads no clock, rolls no dice and touches no file all the same.
+# The loop uses its own threads, but neither clock, randomness nor files.
 SERVICE_MAY_NOT_IMPORT = PURE_MAY_NOT_IMPORT - {"threading"}
 CLOCK_CALLS = {"now", "today", "utcnow"}
 BUILTINS_WITH_SIDE_EFFECTS = {"breakpoint", "input", "open", "print"}
@@ -152,7 +152,7 @@ class Import:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The syntax of every module of the package, by its dotted name."""
+    """Return the syntax tree of every module of the package by its dotted name."""
     found: dict[str, ast.Module] = {}
     for path in sorted(FOLDER.rglob("*.py")):
         parts = path.relative_to(FOLDER.parent).with_suffix("").parts
@@ -200,7 +200,7 @@ def broken(rule_breakers: list[Import]) -> str:
     return "\n".join(str(one) for one in rule_breakers)
 
 
-def test_no_import_is_overlooked() -> None:
+def test_every_import_is_found() -> None:
     source = """
 import time
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def test_every_module_belongs_to_a_room_and_every_room_exists() -> None:
 
 
 def cycle_of(graph: dict[str, set[str]]) -> list[str]:
-    """A cycle of the graph, its first node repeated at the end; empty: there is none."""
+    """Return a cycle of the graph, its first node repeated at the end; empty without one."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -236,7 +236,7 @@ def cycle_of(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_a_cycle_is_seen() -> None:
+def test_a_cycle_is_found() -> None:
     assert set(cycle_of({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
 
 
@@ -245,7 +245,7 @@ def test_the_rules_themselves_have_no_cycle() -> None:
 
 
 def test_no_import_cycle() -> None:
-    """Imports for annotations count: to read one module of a cycle means to read all of it."""
+    """Imports for annotations count: the modules of a cycle can only be read together."""
     imported: dict[str, set[str]] = {module: set() for module in modules()}
     for one in ours():
         if PACKAGE not in (one.importer, one.module):  # its `__init__` has nothing but names to load
@@ -268,13 +268,13 @@ def test_the_package_itself_loads_nothing() -> None:
     assert {room_of(one.module) for one in ours() if one.importer == PACKAGE} <= {"errors", "library"}
 
 
-def test_others_want_nothing_of_the_package_but_its_version() -> None:
+def test_modules_import_only_the_version_from_the_package() -> None:
     breakers = [one for one in ours() if one.module == PACKAGE and one.name not in {None, "__version__"}]
     assert not breakers, broken(breakers)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_library_is_used_only_where_its_seam_is(library: str) -> None:
+def test_a_library_is_imported_only_by_its_adapters(library: str) -> None:
     breakers = [one for one in imports() if one.top == library and not in_room(one.importer, LIBRARIES[library])]
     assert not breakers, broken(breakers)
 
@@ -290,7 +290,7 @@ def test_every_library_has_its_rule() -> None:
     [("core", PURE_MAY_NOT_IMPORT), ("scoring", SERVICE_MAY_NOT_IMPORT), ("callbacks", SERVICE_MAY_NOT_IMPORT)],
     ids=["core", "scoring", "callbacks"],
 )
-def test_time_chance_and_the_machine_are_passed_in(room: str, forbidden: set[str]) -> None:
+def test_clock_randomness_and_environment_are_passed_in(room: str, forbidden: set[str]) -> None:
     breakers = [one for one in imports() if room_of(one.importer) == room and one.top in forbidden]
     assert not breakers, broken(breakers)
 
@@ -309,13 +309,13 @@ def test_no_clock_is_read_and_nothing_is_printed(room: str) -> None:
     assert not breakers, "\n".join(breakers)
 
 
-def test_the_core_imports_at_the_top_where_it_can_be_seen() -> None:
+def test_the_core_has_no_lazy_imports() -> None:
     breakers = [one for one in imports() if room_of(one.importer) == "core" and one.lazy]
     assert not breakers, broken(breakers)
 
 
 @pytest.mark.parametrize("service", ["scoring", "callbacks", "runtime"])
-def test_a_service_knows_values_of_kafka_but_no_client(service: str) -> None:
+def test_a_service_imports_values_of_kafka_but_no_client(service: str) -> None:
     seen = [one for one in ours() if room_of(one.importer) == service and room_of(one.module) == "kafka"]
     breakers = [
         one
@@ -342,7 +342,7 @@ def test_only_the_commands_that_need_it_import_the_local_extra() -> None:
 
 
 def test_everything_but_the_local_commands_loads_without_the_local_extra() -> None:
-    # What is imported through others counts too, so this is tried and not read.
+    # Indirect imports count too, so this is executed and not parsed.
     wanted = [name for name in modules() if room_of(name) not in {"local", "__main__"} and name not in LOCAL_COMMANDS]
     program = (
         "import importlib, sys\n"

@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml against the code: topics, schemas, headers; its form by AsyncAPI's own parser, where that is."""
+"""docs/asyncapi.yaml against the code: topics, schemas, headers; its form with AsyncAPI's parser if installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def header_names(message: str) -> set[str]:
 
 
 def schema_file(message: str) -> str | None:
-    """The Avro schema of a message's payload; None: it is JSON, or the bytes of another record."""
+    """Return the Avro schema of a message's payload; None for JSON and for the bytes of another record."""
     schema = MESSAGES[message].get("payload", {}).get("schema")
     return None if schema is None else str(schema["$ref"])
 
@@ -72,7 +72,7 @@ def test_the_channels_are_all_topics_with_their_settings() -> None:
         assert name == getattr(settings.topics, key) + (f"-{tier}" if tier else "")
 
 
-def test_what_is_read_and_written_is_what_the_two_services_use() -> None:
+def test_the_operations_match_the_topics_of_the_two_services() -> None:
     settings = Settings()
     topics, retries = settings.topics, settings.contact_retry_topics
     done: dict[str, set[str]] = {"receive": set(), "send": set()}

@@ -87,7 +87,7 @@ def chain() -> AuditChain:
 
 
 def published(*rounds: Sequence[Outcome]) -> list[bytes]:
-    """The values of a chain after one committed transaction a round."""
+    """Return the values of a chain with one committed transaction for each round."""
     own = chain()
     values: list[bytes] = []
     for outcomes in rounds:
@@ -187,7 +187,7 @@ class TestEvents:
         [value] = chain().plan(events).values
         [event] = events
         entry_fields = CODEC.schema["fields"][-1]["type"]["items"]["fields"]
-        assert [(field["name"], field["type"]) for field in entry_fields] == ENTRY_FIELDS  # or the path is not taken
+        assert [(field["name"], field["type"]) for field in entry_fields] == ENTRY_FIELDS  # required by the fast path
         as_fields = [scored_entry(one) for one in outcomes] + event["contacts"][len(outcomes) :]
         linked = {**event, "contacts": as_fields, "chain_id": CHAIN, "sequence": 0, "previous_hash": b"", "hash": b""}
         linked["hash"] = hashlib.sha256(CODEC.encode_body(linked)).digest()
@@ -238,7 +238,7 @@ class TestEvents:
 
 class TestChain:
     def test_hash_is_sha_256_of_the_body_with_the_hash_empty(self) -> None:
-        """Computed here with fastavro alone, as a reader of the contract would."""
+        """Computed here with fastavro only, as an independent reader does."""
         values = published([scored(0, request("a")), rejected(1)], [scored(2, request("b"))])
         schema = fastavro.parse_schema(load_schema(SchemaFile.BATCH_AUDIT))
         previous = b""

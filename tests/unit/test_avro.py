@@ -38,7 +38,7 @@ CONTACT: dict[str, Any] = {
 
 
 def varint(value: int) -> bytes:
-    """Avro's long, written a second time, to build broken values with."""
+    """An independent encoder of Avro's long, for invalid values."""
     rest = ((value << 1) ^ (value >> 63)) & (2**64 - 1)
     out = bytearray()
     while rest > 127:
@@ -56,7 +56,7 @@ REST = varint(1) + varint(0) + varint(0) + varint(0)
 
 
 def rabin(data: bytes) -> int:
-    """CRC-64-AVRO, straight from the definition in the Avro specification."""
+    """CRC-64-AVRO, by the definition of the Avro specification."""
     empty = 0xC15D213AA4D7A795
     table = []
     for index in range(256):
@@ -222,7 +222,7 @@ def test_the_size_is_limited_before_anything_is_read() -> None:
 
 
 def test_hostile_counts_take_neither_time_nor_memory() -> None:
-    """Each is a whole megabyte of one trick; a decoder that believed the counts would need gigabytes or minutes."""
+    """Each is a megabyte with false counts; a decoder that trusts them would need gigabytes or minutes."""
     megabyte = 1024 * 1024 - 64
     tricks = [
         IDS + varint(2**62) + (text(b"k") + varint(0)) * (megabyte // 3),

@@ -8,7 +8,7 @@ from stream_scorer.core.scoring.batch_size import BatchSize
 
 
 def reduced(size: BatchSize, contacts: int = 1_000, now: float = 0.0) -> None:
-    """Three requests in a row that time out, and a half of one that succeeds."""
+    """Return a batch size after three time-outs in a row and a success with half of it."""
     for number in range(3):
         size.record_too_large(contacts, now + number, now + number + 0.5, is_certain=False)
     size.record_success(contacts // 2, now + 4.0)

@@ -53,7 +53,7 @@ def test_a_campaign_opens_after_eight_failures_in_a_row_of_three_callbacks() -> 
     assert not harness.breakers.is_target_open
 
 
-def test_two_callbacks_are_not_enough() -> None:
+def test_failures_of_two_callbacks_open_no_breaker() -> None:
     harness = Harness()
     harness.answers("a", NOT_FOUND, 100, callbacks=2)
     assert harness.status("a") is BreakerStatus.CLOSED
@@ -157,7 +157,7 @@ def test_a_half_open_campaign_has_one_probe_in_flight() -> None:
     assert harness.breakers.next_probes(["a"], harness.now) == []
 
 
-def test_a_probe_without_a_request_uses_up_none() -> None:
+def test_a_probe_without_a_request_does_not_count() -> None:
     harness = Harness()
     for name in ("a", "b"):
         harness.answers(name, NOT_FOUND, 8)
@@ -214,7 +214,7 @@ def test_the_others_are_probed_while_the_receiver_demands_a_pause_for_a_campaign
     assert harness.breakers.next_probes(["new", "a", "b"], harness.now) == ["a", "b"], "four first probes at once"
 
 
-def test_campaigns_without_callbacks_are_forgotten_and_failures_are_not() -> None:
+def test_idle_campaigns_are_evicted_and_their_failures_are_kept() -> None:
     harness = Harness()
     harness.answers("well", ACCEPTED)
     harness.answers("a", NOT_FOUND, 7)

@@ -1,4 +1,4 @@
-"""The judge of scores and receipts: a run without faults holds; every kind of planted fault is found, and no other."""
+"""Reconciliation of scores and receipts: no finding without a fault; every planted fault is found, and no other."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def decisions(expired: frozenset[int] = frozenset()) -> DecisionReconciliation:
 
 
 class Judge:
-    """Ten scores, of which 0 to 4 call; ``callback`` and ``receipt`` put records where the worker would."""
+    """Ten scores, of which 0 to 4 are due; ``callback`` and ``receipt`` add records as the worker does."""
 
     def __init__(
         self,
@@ -189,8 +189,8 @@ def test_a_run_without_faults_holds_and_its_sums_add_up() -> None:
     assert (report.before, report.below, report.foreign) == (0, 0, 0)
 
 
-def test_what_goes_on_meanwhile_is_no_fault() -> None:
-    """The retry was taken, and its receipt written, between the first reading of the commits and the last."""
+def test_concurrent_commits_are_no_fault() -> None:
+    """The retry was read and its receipt written between the first and the last reading of the commits."""
     judge = Judge(taken={"callbacks": 3})
     all_well(judge)
     judge.receipt("k2", 2)
@@ -218,7 +218,7 @@ class TestPlantedFaults:
         assert report.findings[0].source == "scores/0/4"
         assert "≠" in report.equation
 
-    def test_a_callback_that_was_taken_and_left_no_receipt(self) -> None:
+    def test_a_committed_callback_without_a_receipt(self) -> None:
         lost = Judge(taken={"callbacks": 1})
         lost.callback("k", 0, 1, 2, 3, 4)
         report = lost.result()
@@ -338,7 +338,7 @@ class TestPlantedFaults:
         judge.receipt("k", 0, 1, 2, 3, 4, contact_ids=["c0", "c1", "c2", "c4", "c3"])
         assert found(judge.result()) == {FindingKind.WRONG_CONTACT: 2}
 
-    def test_a_score_that_no_reader_finds(self) -> None:
+    def test_a_receipt_without_a_committed_score(self) -> None:
         judge = CallbackReconciliation(
             "scores", "g", {0: CommittedRange(0, 5)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=Truncated()
         )
@@ -350,7 +350,7 @@ class TestPlantedFaults:
         assert found(judge.result({0: 5}, {})) == {FindingKind.NO_INPUT: 1}
 
     @pytest.mark.parametrize(("times", "holds"), [(1, True), (2, False)])
-    def test_a_score_that_calls_and_cannot_stand_in_a_callback_is_rejected_once(self, times: int, holds: bool) -> None:
+    def test_a_due_score_that_fits_no_callback_is_rejected_once(self, times: int, holds: bool) -> None:
         judge = Judge()
         judge.receipt("k1", 0, 1, 2, 3)
         for _ in range(times):
@@ -383,7 +383,7 @@ class TestPlantedFaults:
         assert report.findings[0].source == "scores/0/1"
 
     @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-    def test_a_score_whose_number_is_none_has_to_stand_on_the_rejected_topic(self, number: float) -> None:
+    def test_a_score_without_a_valid_number_must_be_rejected(self, number: float) -> None:
         judge = CallbackReconciliation(
             "scores", "g", {0: CommittedRange(0, 1)}, {}, decisions(), threshold=0.75, codecs=CODECS, gone=Truncated()
         )
@@ -419,7 +419,7 @@ class TestPlantedFaults:
         judge.refused("k4", content=Content(b"k4", CODECS.callback.encode(fields)))
         assert found(judge.result()) == {kind: 1}
 
-    def test_what_is_too_large_for_the_rejected_topic(self) -> None:
+    def test_a_callback_too_large_for_the_rejected_topic(self) -> None:
         judge = Judge()
         judge.receipt("k", 0, 1, 2, 3, 4, outcome="REFUSED")
         judge.refused("k", content=Content(b"k", None, truncated=True))
@@ -447,10 +447,10 @@ class TestPlantedFaults:
 
 
 class TestNotJudged:
-    """What retention may have taken, and what was planned under another threshold."""
+    """Records that retention may have deleted, and plans with another threshold."""
 
     def test_a_threshold_that_was_lowered(self) -> None:
-        """Scores 1 to 4 (0.9) were planned under 0.95: none of them calls, and none lower than them was called."""
+        """Scores 1 to 4 (0.9) were planned with 0.95: none of them is due, and no lower one was delivered."""
         judge = Judge()
         judge.judge.score(0, COMMITTED, score(0.99, "late"), 0)
         report = judge.result()
@@ -467,7 +467,7 @@ class TestNotJudged:
         assert report.violations == {}
         assert (report.counts.threshold_not_judged, report.counts.delivered) == (3, 2)
 
-    def test_a_score_behind_a_lower_one_that_was_called_is_missing(self) -> None:
+    def test_a_score_after_a_lower_delivered_one_is_missing(self) -> None:
         judge = Judge()
         judge.receipt("k", 1, 2)
         report = judge.result()
@@ -476,7 +476,7 @@ class TestNotJudged:
         assert report.counts.threshold_not_judged == 1
 
     def test_deleted_receipts(self) -> None:
-        """The first receipt that is left was written later than all scores: theirs may be deleted."""
+        """The first remaining receipt is newer than all scores: their receipts may be deleted."""
         judge = Judge(gone=Truncated(frozenset({Partition("receipts", 0)})))
         judge.receipt("k", 0, 1)
         report = judge.result()
@@ -547,17 +547,17 @@ class TestNotJudged:
         assert found(report) == ({} if compacted else {FindingKind.NO_INPUT: 1})
         assert report.counts.delivered == 1
 
-    def test_a_commit_that_is_not_the_workers(self) -> None:
+    def test_a_foreign_commit(self) -> None:
         judge = Judge(unknown_starts=[0])
         judge.receipt("k", 0, 1, 2, 3, 4)
         assert judge.result().judgement is Judgement.NOT_JUDGED
 
 
 class TestNewTopic:
-    """A topic that was created again: the same places were other scores before."""
+    """A recreated topic: the same locations had other scores before."""
 
     def judge(self) -> Judge:
-        """The present topic's scores are called; the group has accepted it at 500."""
+        """The scores of the present topic are delivered; the group has accepted it at 500."""
         judge = Judge(since_ms={0: 500}, gone=Truncated())
         judge.receipt("k", 0, 1, 2, 3, 4)
         return judge
@@ -574,7 +574,7 @@ class TestNewTopic:
         assert report.before == 2
 
     def test_a_callback_of_the_former_topic_that_is_delivered_later(self) -> None:
-        """It waited in a retry topic, where its record was written again since."""
+        """It was pending in a retry topic, where its record was written again since then."""
         judge = self.judge()
         fields = about("former", (0,), contact_ids=["x"], event_ids=["e-x"], body=b"{}", planned_at=499, not_before=1)
         judge.judge.callback(CODECS.callback.encode(fields), RecordLocation("retry-1", 0, 0), 900)
@@ -610,7 +610,7 @@ def test_another_event_in_a_receipt() -> None:
 
 
 @pytest.mark.parametrize("junk", [None, b"", b"junk", CODECS.score.encode])
-def test_what_is_not_ours_is_counted_and_not_judged(junk: Any) -> None:
+def test_foreign_records_are_counted_and_not_compared(junk: Any) -> None:
     judge = Judge(taken={"callbacks": 3})
     all_well(judge)
     judge.receipt("k9", 6)  # below the threshold
@@ -625,7 +625,7 @@ def test_what_is_not_ours_is_counted_and_not_judged(junk: Any) -> None:
     assert (report.below, report.foreign) == (1, 6)
 
 
-def test_what_others_receipt_twice_is_not_judged_and_shown_in_one_line() -> None:
+def test_foreign_duplicate_receipts_are_one_note() -> None:
     judge = Judge(taken={"callbacks": 3})
     all_well(judge)
     for _ in range(2):
@@ -636,11 +636,11 @@ def test_what_others_receipt_twice_is_not_judged_and_shown_in_one_line() -> None
     assert all("\n" not in str(finding) for finding in judge.result().findings)
 
 
-# --- callbacks that are delivered again
+# --- redelivered callbacks
 
 
 def redelivered(judge: Judge) -> None:
-    """All is well, and k3, which was refused, was delivered again."""
+    """Return a valid run in which k3, which was rejected, was redelivered."""
     all_well(judge)
     judge.receipt("k2", 2)
     judge.callback("k3", 3, decision="d1")
@@ -660,7 +660,7 @@ def test_a_callback_delivered_again_has_one_more_receipt() -> None:
     assert (counts.delivered, counts.refused, counts.redeliveries, counts.callbacks) == (3, 1, 1, 4)
 
 
-def test_one_that_is_refused_again_and_one_that_waits_hold() -> None:
+def test_a_redelivery_that_is_rejected_again_or_pending_is_valid() -> None:
     judge = Judge(taken=TAKEN | {"retry-1": 1})
     redelivered(judge)
     judge.callback("k3", 3, decision="d2")
@@ -688,7 +688,7 @@ def test_parts_of_a_redelivery_share_its_sources() -> None:
 
 
 def call(method: str, *arguments: Any, **named: Any) -> Callable[[Judge], None]:
-    """A call of one of the judge's methods, to be made later."""
+    """Return a deferred call of a method of the harness."""
 
     def make(judge: Judge) -> None:
         getattr(judge, method)(*arguments, **named)
@@ -807,7 +807,7 @@ def test_a_decision_whose_callback_is_not_read_is_no_fault(changes: dict[str, An
     assert judge.result().is_balanced
 
 
-def test_places_of_a_former_rejected_topic_are_decided_again() -> None:
+def test_locations_of_a_former_rejected_topic_can_be_decided_again() -> None:
     judge = Judge(taken=TAKEN)
     redelivered(judge)
     judge.callback("k3", 3, decision="d2")
@@ -816,7 +816,7 @@ def test_places_of_a_former_rejected_topic_are_decided_again() -> None:
     assert judge.result().is_balanced
 
 
-def test_a_redelivery_whose_decision_may_be_deleted_is_not_judged() -> None:
+def test_a_redelivery_whose_decision_may_be_deleted_is_not_compared() -> None:
     judge = Judge(taken=TAKEN, expired=frozenset({1}))
     all_well(judge)
     judge.receipt("k2", 2)

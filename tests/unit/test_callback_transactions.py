@@ -1,5 +1,5 @@
-"""Transactions of the campaign worker on a broker of lists: whatever their end, no callback and no receipt is lost or
-doubled.
+"""Transactions of the campaign worker on an in-memory broker: no callback and no receipt is lost or duplicated at any
+result of a transaction.
 
 Mutants of planner and deliverer (``tests/chaos/policy_mutants``) are caught here, each by an assertion of its own.
 """
@@ -35,7 +35,7 @@ SCORE_PARTITIONS = [Partition("scores", 0), Partition("scores", 1)]
 
 
 def put_scores(world: SimulatedReceivers, number: int, prefix: str = "c") -> set[str]:
-    """Put scores that call, each of a campaign of its own, so each is a callback; return their sources."""
+    """Produce due scores, each of its own campaign and so a callback of its own; return their sources."""
     before = len(world.topic("scores"))
     for n in range(number):
         name = f"{prefix}{n}"
@@ -45,7 +45,7 @@ def put_scores(world: SimulatedReceivers, number: int, prefix: str = "c") -> set
 
 
 def sources(records: Iterable[SourceRecord]) -> Counter[str]:
-    """How often each score is in these callbacks."""
+    """Return how often each score is in these callbacks."""
     return Counter(source for one in records for source in CALLBACKS.decode(one.value)["sources"])
 
 
@@ -63,7 +63,7 @@ class TestPlanner:
         world.endings = ["unknown", "ok"]
         harness = PlannerHarness(world)
         harness.rounds(100)
-        for _ in range(6):  # all is committed, and the planner does not know
+        for _ in range(6):  # committed, but with an unknown result for the planner
             harness.round()
         assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "a score is in two callbacks"
 
@@ -89,7 +89,7 @@ class TestPlanner:
         assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "two owners planned one score"
 
     def test_in_a_quiet_partition_the_commit_moves_behind_the_markers(self) -> None:
-        """Before them, it would be below the first offset of a log that retention has emptied."""
+        """Otherwise it would be below the first offset of a log that retention has emptied."""
         world = SimulatedReceivers(lambda *_: delivered())
         wanted = put_scores(world, 40)
         harness = PlannerHarness(world)
@@ -118,7 +118,7 @@ class TestDeliverer:
         assert set(receipts.values()) == {1}, "a callback has two receipts"
 
     def test_what_was_refused_is_on_the_rejected_topic_once(self) -> None:
-        world = SimulatedReceivers(lambda *_: replace(refused(), status=None))  # it cannot be sent at all
+        world = SimulatedReceivers(lambda *_: replace(refused(), status=None))  # it cannot be sent
         world.plan(callback(f"cb-{n}") for n in range(10))
         world.endings = ["lost", "unknown"]
         DeliveryHarness(world).run_dry()
@@ -126,10 +126,10 @@ class TestDeliverer:
         assert rejected == {f"cb-{n}".encode(): 1 for n in range(10)}, "a refused callback is not there once"
 
     def test_a_retry_is_not_lost_by_a_revocation(self) -> None:
-        """What waits for its commit when the partition is revoked is committed then, with its retry record."""
+        """Outcomes that are not committed at a revocation are committed then, with the retry records."""
         world = SimulatedReceivers(lambda w, _: later(20.0) if w.now < 1_001 else delivered())
         world.plan(callback(f"cb-{n}") for n in range(6))
-        world.endings = ["stale"]  # the rebalance has refused the last transaction: all of it is still to be written
+        world.endings = ["stale"]  # the rebalance made the last transaction fail: all of it is pending
         harness = DeliveryHarness(world)
         done: list[int] = []
 

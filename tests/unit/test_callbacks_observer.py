@@ -1,4 +1,4 @@
-"""What an operator sees of a loop of the campaign worker that gets nowhere, or has nothing to do."""
+"""Health, log and metrics of a stalled or idle loop of the campaign worker."""
 
 from __future__ import annotations
 

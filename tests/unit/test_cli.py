@@ -264,7 +264,7 @@ def test_a_fatal_error_is_a_log_event_and_the_last_line(
     said = said.replace("COMMAND", command)
     assert (event["event"], event["level"], event["detail"].rstrip("0123456789")) == ("stopped", "error", said)
     assert last.startswith(f"stream-scorer: {said}")
-    assert "hush" not in line + last  # the text of a foreign exception may quote anything
+    assert "hush" not in line + last  # the text of a foreign exception may contain secrets
 
 
 @pytest.mark.parametrize("command", ["run", "callbacks"])
@@ -347,7 +347,7 @@ def test_every_exception_of_the_kafka_client_is_caught_at_the_top() -> None:
     raised = {kind for kind in kinds if issubclass(kind, BaseException)}
     assert KafkaException in raised
     assert all(issubclass(kind, KafkaException | RuntimeError) for kind in raised)
-    assert not issubclass(KafkaError, BaseException)  # what a callback is given can only be raised inside another
+    assert not issubclass(KafkaError, BaseException)  # an exception of a callback needs a function
 
 
 THREADS = {

@@ -48,7 +48,7 @@ def test_the_same_but_for_numbers_is_let_through_once_in_half_a_minute() -> None
 
 
 def test_what_every_healthy_worker_begins_with_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """As librdkafka 2.16 writes it: static members, and a new cluster."""
+    """Lines of librdkafka 2.16 for static members and for a new cluster."""
     logger = client_logger({})
     with caplog.at_level(logging.WARNING, logger.name):
         logger.warning(

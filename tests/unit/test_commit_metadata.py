@@ -1,4 +1,4 @@
-"""What commits carry besides the offset, and what is kept of it."""
+"""Metadata of commits, and which of it is carried over."""
 
 from __future__ import annotations
 

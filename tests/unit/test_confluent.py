@@ -1,4 +1,4 @@
-"""The Confluent wire format: writers that anyone may have registered, and values that anyone may have written."""
+"""The Confluent wire format with arbitrary registered schemas and arbitrary values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NEWER = with_fields(*reversed(FEATURES["fields"]), {"name": "extra", "type": {"t
 
 
 class Registry:
-    """Counts who asks for what."""
+    """Registry that counts its requests."""
 
     def __init__(self, **schemas: Any) -> None:
         self.schemas = {int(name[1:]): schema for name, schema in schemas.items()}
@@ -122,7 +122,7 @@ def in_microseconds() -> dict[str, Any]:
 
 
 def doubling(times: int) -> dict[str, Any]:
-    """A type that holds another one twice, and that one the next twice, and so on: no bytes, without end."""
+    """Return a type that contains another one twice, and so on: exponentially many nulls in no bytes."""
     inner: Any = "null"
     for number in range(times):
         fields = [{"name": "a", "type": inner}, {"name": "b", "type": f"T{number - 1}" if number else "null"}]

@@ -1,4 +1,4 @@
-"""The short cut and fastavro: what the one reads, the other reads alike; what the one refuses is never accepted."""
+"""The fast path of the decoder against fastavro: equal values, and no value that fastavro rejects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTACTS = st.fixed_dictionaries(
         "event_id": SHORT,
         "contact_id": SHORT,
         "features": st.dictionaries(SHORT, VALUES, max_size=6),
-        # Numbers of six bytes take a path of their own.
+        # Numbers of six bytes have a code path of their own.
         "occurred_at": LONG_NUMBERS | st.integers(2**33, 2**42) | st.integers(-(2**42), -(2**33)),
         "campaign_id": st.none() | SHORT,
         "model_version": st.none() | SHORT,

@@ -38,7 +38,7 @@ def read(
     return list(ContactFile(path, types, now_ms=NOW_MS, file_format=file_format))
 
 
-# Without a time: a test has the same name in each process.
+# Without a time, so that a test has the same name in each process.
 GZIP = gzip.compress(b"contact_id\n" + b"a\n" * 50, mtime=0)
 
 
@@ -400,7 +400,7 @@ class TestJsonLines:
 
 
 class TestExports:
-    """What spreadsheets, data frames and CRMs write."""
+    """Exports of spreadsheets, data frames and CRMs."""
 
     @pytest.mark.parametrize(
         ("name", "contacts"),
@@ -516,7 +516,7 @@ class TestExports:
         assert (second.features, second.occurred_at_ms) == ({"age": None, "job": "x"}, 1_796_000_000_000)
 
     def test_a_report_of_salesforce(self, csv: Reading) -> None:
-        """All cells in quotation marks, and a few lines of text below, which are no contacts."""
+        """All cells are quoted, and a few lines of text follow, which are not contacts."""
         rows = csv(
             '"contact_id","occurred_at","age"\r\n"003A","2026-11-29T12:00:00.000+0000","40"\r\n\r\n'
             '"Contacts for scoring"\r\n"Copyright (c) 2000-2026 salesforce.com, inc. All rights reserved."\r\n'
@@ -652,7 +652,7 @@ class TestEncodings:
         assert [(row.contact_id, row.features["age"]) for row in rows] == [(f"c-é-{n}", n) for n in range(3_000)]
 
     def test_byte_order_marks_inside_of_concatenated_files(self, csv: Reading, jsonl: Reading) -> None:
-        """Found here: `cat a.csv b.csv` leaves a mark in front of a contact id, where it does not show."""
+        """Found here: `cat a.csv b.csv` leaves an invisible byte order mark before a contact id."""
         assert [row.contact_id for row in csv.good("\ufeff\ufeffcontact_id\na\n\ufeffb\n")] == ["a", "b"]
         line = '\ufeff{"contactId": "a", "features": {}}\n'
         assert [row.contact_id for row in jsonl.good(line * 2)] == ["a", "a"]

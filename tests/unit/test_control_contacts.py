@@ -47,7 +47,7 @@ def test_it_is_sent_for_the_version_in_question() -> None:
     assert (request.key, request.is_control, request.is_single) == (KEY, True, True)
 
 
-def test_twenty_a_minute() -> None:
+def test_at_most_twenty_controls_a_minute() -> None:
     controls = ControlContacts(ids())
     controls.record_scored(contact("a"))
     assert [taken(controls, now) is not None for now in range(25)] == [True] * 20 + [False] * 5

@@ -77,7 +77,7 @@ ACCEPTED = decision("review/0/1", "scores/0/3", "ACCEPTED")
         ([record()], [decision(), decision()._replace(topic_id="former", result_place="in/0/100")]),
     ],
 )
-def test_good_ones_have_no_finding(records: list[PublishedRecord], decisions: list[Decision]) -> None:
+def test_valid_decisions_have_no_finding(records: list[PublishedRecord], decisions: list[Decision]) -> None:
     assert found(records, decisions) == []
 
 
@@ -100,7 +100,7 @@ def test_each_fault_is_found(records: list[PublishedRecord], decisions: list[Dec
     assert found(records, decisions) == [kind]
 
 
-def test_what_is_deleted_or_on_a_former_topic_is_no_finding() -> None:
+def test_deleted_records_and_former_topics_are_no_finding() -> None:
     assert found([], [decision(result="gone/0/1")]) == []
     assert found([], [decision()], written_ms=99) == []
     assert found([], [decision(), decision()], written_ms=99) == [FindingKind.DECIDED_TWICE]
@@ -116,7 +116,7 @@ def test_what_is_deleted_or_on_a_former_topic_is_no_finding() -> None:
         (FIRST_MS, {1}, "retention deleted them"),
     ],
 )
-def test_records_whose_decision_is_gone_are_a_note(first_ms: int | None, expired: set[int], cause: str) -> None:
+def test_records_with_a_deleted_decision_are_a_note(first_ms: int | None, expired: set[int], cause: str) -> None:
     judge = judge_of([record(), record("in/0/10")], [], first_ms=first_ms, expired=frozenset(expired))
     assert findings_of(judge) == []
     [note] = judge.notes()

@@ -71,7 +71,7 @@ def after(
 
 
 class TestConclude:
-    def test_delivered_and_unsendable_end_at_once(self) -> None:
+    def test_delivered_and_invalid_callbacks_are_final(self) -> None:
         unsendable = DeliveryAnswer(DeliveryKind.REFUSED, "its id cannot stand in a header", None, 0.0)
         for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (unsendable, CallbackOutcome.REFUSED)):
             ended = after(delivery(), answer)
@@ -110,7 +110,7 @@ class TestConclude:
             assert (step.retry_level, step.rounds, step.reason) == (1, tier, DeferReason.CIRCUIT_OPEN)
             assert step.callback.attempts == 1
 
-    def test_what_only_waits_for_a_breaker_is_due_within_ten_minutes(self) -> None:
+    def test_a_callback_blocked_by_a_breaker_is_due_within_ten_minutes(self) -> None:
         for tier, level, wait_s in ((0, 1, 60), (1, 2, 600), (2, 2, 600), (4, 2, 600)):
             step = defer_blocked(delivery(tier, tier), RULES, START_MS)
             assert (step.retry_level, step.rounds, step.callback.attempts) == (level, tier, 0)
@@ -122,7 +122,7 @@ class TestConclude:
         assert isinstance(step, DeferredDelivery)
         assert (step.retry_level, step.rounds, step.reason) == (2, 4, DeferReason.RATE_LIMITED)
 
-    def test_what_the_own_quota_does_not_admit_is_no_attempt(self) -> None:
+    def test_a_callback_over_our_own_quota_is_no_attempt(self) -> None:
         closed = DeliveryAnswer(DeliveryKind.NOT_SENT, "the request quota is used up", None, 0.0, 900.0)
         step = after(delivery(tier=2, rounds=1, tries=1), closed)
         assert isinstance(step, DeferredDelivery)
@@ -183,7 +183,7 @@ class TestConclude:
         assert step.delivery.due == due
 
     @pytest.mark.parametrize(("asked_s", "wait_s", "tier"), [(6.0, 60.0, 1), (61.0, 61.0, 1), (1e12, 86_400.0, 4)])
-    def test_a_long_one_takes_it_to_a_tier_that_fits_and_holds_there(
+    def test_a_long_retry_after_moves_it_to_a_fitting_retry_topic(
         self, asked_s: float, wait_s: float, tier: int
     ) -> None:
         step = after(delivery(), later(asked_s))
@@ -191,7 +191,7 @@ class TestConclude:
         assert (step.retry_level, step.rounds) == (tier, 1)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
-    def test_each_failed_round_takes_it_a_tier_further_and_the_last_ends_it(self) -> None:
+    def test_each_failed_round_moves_it_to_the_next_retry_topic_and_the_last_ends_it(self) -> None:
         for tier in range(1, 4):
             step = after(delivery(tier, tier, tries=2), later())
             assert isinstance(step, DeferredDelivery)
@@ -200,13 +200,13 @@ class TestConclude:
         assert isinstance(ended, Completed)
         assert ended.outcome is CallbackOutcome.GAVE_UP
 
-    def test_a_tier_that_is_no_longer_configured_is_tried_and_then_given_up(self) -> None:
+    def test_a_removed_retry_topic_is_delivered_and_then_given_up(self) -> None:
         rules = DeliveryRules((60.0,))
         ended = after(delivery(3, 3, tries=2), later(), rules)
         assert isinstance(ended, Completed)
         assert route(delivery(3, 3, not_before_s=100, written_s=0), rules, START_MS) == NotDue(START_MS + 60_000)
 
-    def test_attempts_of_a_foreign_callback_stay_within_avros_int(self) -> None:
+    def test_attempts_of_a_foreign_callback_fit_into_an_avro_int(self) -> None:
         for attempts, then in ((2**31 - 1, 2**31 - 1), (-5, 1)):
             one = Delivery(delivery().record, callback("a", attempts=attempts))
             ended = after(one, delivered())
@@ -226,14 +226,14 @@ class TestTiers:
     def test_a_head_that_is_not_due_is_waited_for(self) -> None:
         assert route(delivery(1, 1, not_before_s=60.0), RULES, START_MS + 1) == NotDue(START_MS + 60_000)
 
-    def test_a_tier_waits_no_longer_than_its_delay(self) -> None:
+    def test_a_retry_topic_waits_no_longer_than_its_delay(self) -> None:
         head = delivery(1, 0, not_before_s=3_000.0)
         assert route(head, RULES, START_MS + 59_999) == NotDue(START_MS + 60_000)
         step = route(head, RULES, START_MS + 60_000)
         assert isinstance(step, DeferredDelivery)
         assert (step.retry_level, step.rounds, step.reason, step.callback) == (2, 0, DeferReason.NOT_DUE, head.callback)
 
-    def test_a_wait_of_days_costs_few_records(self) -> None:
+    def test_a_wait_of_days_needs_few_records(self) -> None:
         waiting, now_ms, written = delivery(1, 1, not_before_s=86_400.0), START_MS, 0
         while not isinstance(step := route(waiting, RULES, now_ms), Delivery):
             if isinstance(step, NotDue):
@@ -245,7 +245,7 @@ class TestTiers:
         assert now_ms == START_MS + 86_400_000
         assert written < 30
 
-    def test_a_record_without_a_time_or_from_the_future_is_written_again_with_ours(self) -> None:
+    def test_a_record_without_a_time_or_from_the_future_is_written_again_with_our_time(self) -> None:
         head = delivery(1, 1, not_before_s=3_000.0)
         for written_ms in (-1, START_MS + 900_000):
             odd = Delivery(head.record._replace(timestamp_ms=written_ms), head.callback, 1, 1)
@@ -255,25 +255,25 @@ class TestTiers:
         head = delivery(1, 1, not_before_s=365 * 86_400.0)
         assert route(head, RULES, START_MS) is head
 
-    def test_a_tier_that_is_not_configured_any_more_is_left_after_the_longest_that_is(self) -> None:
+    def test_a_removed_retry_topic_waits_for_the_longest_configured_delay(self) -> None:
         rules = DeliveryRules((1.0,))
         head = delivery(4, 3, not_before_s=600.0)
         assert route(head, rules, START_MS + 999) == NotDue(START_MS + 1_000)
         assert route(head, rules, START_MS + 1_000) is head
 
-    def test_diverting_counts_neither_attempt_nor_round(self) -> None:
+    def test_a_deferral_counts_neither_attempt_nor_round(self) -> None:
         for came_from, rounds, tier in ((0, 0, 1), (1, 0, 2), (1, 1, 2), (2, 3, 3), (4, 4, 4)):
             step = defer_failing(delivery(came_from, rounds), RULES, START_MS)
             assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, rounds, 0)
             assert step.callback.not_before_ms == START_MS + RULES.delay_s(tier) * 1000
 
-    def test_diverting_does_not_count_a_round_that_has_begun_not_even_the_last(self) -> None:
+    def test_a_deferral_does_not_count_a_started_round_even_the_last(self) -> None:
         for rounds in (0, 3, 4):
             step = defer_failing(delivery(rounds, rounds, tries=2), RULES, START_MS)
             assert (step.retry_level, step.rounds) == (min(rounds + 1, 4), rounds)
 
     @pytest.mark.parametrize(("wait_s", "tier"), [(3.0, 1), (60.0, 1), (599.0, 1), (600.0, 2), (1e6, 4)])
-    def test_pacing_takes_the_longest_tier_that_is_not_too_long(self, wait_s: float, tier: int) -> None:
+    def test_a_rate_limit_uses_the_longest_retry_topic_within_its_wait(self, wait_s: float, tier: int) -> None:
         step = defer_rate_limited(delivery(), RULES, START_MS, wait_s)
         assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, 0, 0)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
@@ -292,7 +292,7 @@ class TestTheLoop:
         assert set(world.sent().values()) == {1}
         assert world.topic("rejected") == []
 
-    def test_refused_stands_on_the_rejected_topic_as_it_came(self) -> None:
+    def test_a_rejected_callback_is_on_the_rejected_topic_unchanged(self) -> None:
         world = always(refused())
         world.plan([callback("a")])
         DeliveryHarness(world).run_dry()
@@ -307,7 +307,7 @@ class TestTheLoop:
         assert headers["stream-scorer-source"] == last.source.encode()
         assert b"T" in (headers["stream-scorer-error-timestamp"] or b"")
 
-    def test_after_the_last_tier_it_is_given_up(self) -> None:
+    def test_after_the_last_retry_topic_it_is_given_up(self) -> None:
         world = always(later())
         world.plan([callback("a")])
         DeliveryHarness(world).run_dry()
@@ -320,7 +320,7 @@ class TestTheLoop:
         assert gaps == [pytest.approx(delay + 2.6, abs=1.2) for delay in DELAYS_S]
         assert dict(world.topic("rejected")[0].headers)["stream-scorer-error-reason"] == b"gave_up"
 
-    def test_what_is_no_callback_is_set_aside_byte_for_byte(self) -> None:
+    def test_an_invalid_callback_is_rejected_byte_for_byte(self) -> None:
         world = always(delivered())
         for topic in ("callbacks", "retry-2"):
             world.write(topic, b"k", b"nonsense", [("h", b"1")], 0)
@@ -333,14 +333,14 @@ class TestTheLoop:
         assert dict(rejected[0].headers)["h"] == b"1"
         assert world.outcomes() == {"a": "DELIVERED"}
 
-    def test_fresh_callbacks_do_not_wait_behind_a_tier(self) -> None:
+    def test_new_callbacks_do_not_wait_for_a_retry_topic(self) -> None:
         world = SimulatedReceivers(lambda _, one: later() if one.callback_id == "bad" else delivered())
         world.plan([callback("bad", "x"), *(callback(f"cb-{n}") for n in range(20))])
         bench = DeliveryHarness(world)
         bench.run(lambda: len(world.receipts()) == 20)
         assert world.now < 1_000.0 + DELAYS_S[0], "the others wait for nothing"
 
-    def test_a_campaign_that_is_switched_off_is_probed_alone_and_nothing_is_lost(self) -> None:
+    def test_a_disabled_campaign_is_only_probed_and_nothing_is_lost(self) -> None:
         world = SimulatedReceivers(
             lambda w, one: gone() if one.campaign_id == "ended" and w.now < 1_900 else delivered()
         )
@@ -408,7 +408,7 @@ def test_a_revocation_writes_the_receipts_rejected_by_the_previous_rebalance() -
 
 
 class TestIsolation:
-    def test_a_campaign_that_hangs_leaves_the_others_their_slots(self) -> None:
+    def test_a_hanging_campaign_leaves_the_others_their_slots(self) -> None:
         world = SimulatedReceivers(
             lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20)
         )
@@ -420,7 +420,7 @@ class TestIsolation:
         assert world.last_sent("cb-") - 1_000 < 3.0
         assert bench.pool.most <= 32
 
-    def test_many_campaigns_that_hang_leave_half_of_the_slots(self) -> None:
+    def test_many_hanging_campaigns_leave_half_of_the_slots(self) -> None:
         hangs = lambda one: (one.campaign_id or "").startswith("hangs")  # noqa: E731
         world = SimulatedReceivers(lambda _, one: later(latency_ms=10_000) if hangs(one) else delivered(20))
         world.plan(callback(f"hang-{n}", f"hangs-{n % 40}") for n in range(400))
@@ -440,7 +440,7 @@ class TestIsolation:
         ]
         assert max(waits) <= 0.5, "the longest step of the simulated clock"
 
-    def test_a_campaign_in_trouble_never_fills_the_window_of_others(self) -> None:
+    def test_a_failing_campaign_never_fills_the_window_of_others(self) -> None:
         world = SimulatedReceivers(
             lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20)
         )
@@ -457,7 +457,9 @@ class TestIsolation:
         assert {one.campaign_id for one in moved} == {"hangs"}
 
     @pytest.mark.parametrize(("topic", "numbers"), [("retry-1", (0, 1)), ("callbacks", (0,))])
-    def test_partitions_whose_heads_hang_leave_the_others_room(self, topic: str, numbers: tuple[int, ...]) -> None:
+    def test_partitions_with_a_hanging_head_leave_capacity_for_others(
+        self, topic: str, numbers: tuple[int, ...]
+    ) -> None:
         world = SimulatedReceivers(
             lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20)
         )
@@ -484,7 +486,7 @@ class TestIsolation:
         moved = {read(record).campaign_id for tier in RETRY_TOPICS for record in world.topic(tier)}
         assert moved == {"hangs"}
 
-    def test_a_partition_that_was_full_is_read_on_and_nothing_is_skipped(self) -> None:
+    def test_a_full_partition_is_resumed_and_nothing_is_skipped(self) -> None:
         world = SimulatedReceivers(
             lambda w, one: later(latency_ms=10_000) if one.campaign_id == "hangs" and w.now < 1_060 else delivered(20)
         )
@@ -492,7 +494,7 @@ class TestIsolation:
         DeliveryHarness(world, slots=32, max_uncommitted=60).run_dry()
         assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(900)}
 
-    def test_a_healthy_backlog_of_one_campaign_is_never_put_off(self) -> None:
+    def test_a_healthy_backlog_of_one_campaign_is_never_deferred(self) -> None:
         world = always(delivered(1_500))
         world.plan(callback(f"cb-{n}") for n in range(400))
         DeliveryHarness(world, slots=32, max_uncommitted=100).run_dry()
@@ -508,7 +510,7 @@ class TestIsolation:
 
 
 class TestQuota:
-    def test_what_a_targets_quota_does_not_allow_waits_here_and_is_never_put_off(self) -> None:
+    def test_callbacks_over_the_quota_of_the_target_wait_in_memory(self) -> None:
         world = always(delivered(500))
         world.plan(callback(f"cb-{n}", f"k{n % 2}") for n in range(200))
         bench = DeliveryHarness(world, slots=32, max_uncommitted=100)
@@ -527,7 +529,7 @@ class TestQuota:
 
 
 class TestPace:
-    def test_never_more_than_so_many_in_any_minute_and_none_is_lost(self) -> None:
+    def test_the_rate_limit_is_kept_in_every_minute_and_none_is_lost(self) -> None:
         world = always(delivered())
         world.plan(callback(f"cb-{n}", "fast") for n in range(130))
         world.plan([callback("other", "slow")])
@@ -540,7 +542,7 @@ class TestPace:
         assert [fields["campaign_id"] for event, fields in world.lines if event == "campaign rate limited"] == ["fast"]
         assert all(receipt["attempts"] == 1 for found in world.receipts().values() for receipt in found)
 
-    def test_a_retry_after_pacing_still_has_all_its_tiers(self) -> None:
+    def test_a_retry_after_a_rate_limit_has_all_its_retry_topics(self) -> None:
         world = SimulatedReceivers(lambda _, one: later() if one.callback_id == "cb-9" else delivered())
         world.plan(callback(f"cb-{n}") for n in range(10))
         DeliveryHarness(world, max_per_minute=5).run_dry()
@@ -563,9 +565,7 @@ class TestLeftAlone:
     @pytest.mark.parametrize(
         ("retry_after_s", "max_uncommitted"), [(2.0, 10_000), (None, 10_000), (2.0, 200), (20.0, 10_000)]
     )
-    def test_a_receiver_that_limits_its_rate_gets_everything(
-        self, retry_after_s: float | None, max_uncommitted: int
-    ) -> None:
+    def test_a_rate_limited_receiver_gets_everything(self, retry_after_s: float | None, max_uncommitted: int) -> None:
         taken: list[float] = []
         world = SimulatedReceivers(
             lambda w, one: self.limited(w, taken, 20, retry_after_s) if one.campaign_id == "much" else delivered(20)
@@ -580,7 +580,7 @@ class TestLeftAlone:
         if max_uncommitted > 1_000:  # else it is also how long it takes to read them
             assert world.last_sent("other-") - 1_000 < 2, "others are not left alone"
 
-    def test_nothing_is_sent_before_and_one_first_after_it(self) -> None:
+    def test_nothing_is_sent_before_the_time_and_one_first_after_it(self) -> None:
         asks_until = 1_020.0
         world = SimulatedReceivers(lambda w, _: later(3.0) if w.now < asks_until else delivered(200))
         world.plan(callback(f"cb-{n}") for n in range(100))
@@ -596,7 +596,7 @@ class TestLeftAlone:
         assert sum(opened <= at < opened + 0.2 for at in times) == 1, "then one, and the others when that succeeded"
         assert set(world.outcomes().values()) == {"DELIVERED"}
 
-    def test_who_waits_for_a_long_pause_waits_in_a_tier_and_no_round_is_counted(self) -> None:
+    def test_a_long_pause_is_spent_in_a_retry_topic_without_counting_a_round(self) -> None:
         world = SimulatedReceivers(lambda w, _: later(100.0) if w.now < 1_100 else delivered())
         world.plan(callback(f"cb-{n}") for n in range(100))
         DeliveryHarness(world, slots=4).run_dry()
@@ -620,7 +620,7 @@ class TestExactlyOnce:
             bodies.setdefault(attempt.callback.callback_id, set()).add(attempt.callback.body)
         assert all(len(found) == 1 for found in bodies.values())
 
-    def test_what_was_delivered_is_not_repeated_after_a_loss(self) -> None:
+    def test_delivered_callbacks_are_not_repeated_after_a_revocation(self) -> None:
         world = always(delivered(100))
         world.plan(callback(f"cb-{n}") for n in range(30))
         world.endings = ["lost"] * 3
@@ -639,7 +639,7 @@ class TestExactlyOnce:
 
     @fuzz(60)
     @given(st.randoms(use_true_random=False), st.integers(1, 40), st.sampled_from([None, 5]))
-    def test_whatever_happens_every_callback_ends_once(
+    def test_every_callback_has_exactly_one_outcome(
         self, chance: random.Random, number: int, max_per_minute: int | None
     ) -> None:
         odds = [chance.random() for _ in range(4)]
@@ -696,7 +696,7 @@ def test_processing_lasts_from_the_first_attempt_to_the_commit() -> None:
     assert 4.5 <= duration_s < 5.5
 
 
-def test_what_is_put_off_without_an_attempt_was_not_processed() -> None:
+def test_a_deferral_without_an_attempt_is_not_processing() -> None:
     assert defer_failing(delivery(), RULES, START_MS).began is None
     assert defer_failing(delivery().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0
 
@@ -719,7 +719,7 @@ def divided(*refusals: RefusedContact, contacts: int = 3) -> DeliveryAnswer:
     return DeliveryAnswer(kind, "HTTP 200", 200, 50.0, refused=refusals)
 
 
-def test_contacts_that_are_refused_alone_have_receipts_of_their_own() -> None:
+def test_contacts_rejected_individually_have_receipts_of_their_own() -> None:
     refusals = (
         RefusedContact(0, "no_address", "no value for phone of the contact list", None),
         RefusedContact(2, "refused", "HTTP 400 (Bad Request)", 400),

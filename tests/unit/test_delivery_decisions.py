@@ -1,4 +1,4 @@
-"""Desk of rejected callbacks: what is delivered again and how, the explanation per reason, the fit of a body."""
+"""Desk of rejected callbacks: redelivery, the explanation of each reason, and bodies for other targets."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_probes_rotate_over_the_callbacks() -> None:
 
 
 def test_a_quiet_stream_is_probed_every_interval() -> None:
-    """Three callbacks are all there is: they are probes in turn, although they wait in a retry topic in between."""
+    """With only three callbacks they are probes in turn, although they are in a retry topic in between."""
     world = SimulatedReceivers(lambda w, _: refuses(404) if w.now < 1_600 else delivered())
     world.plan(callback(f"cb-{n}") for n in range(3))
     DeliveryHarness(world).run_dry()
@@ -416,7 +416,7 @@ def test_the_first_failure_of_a_campaign_is_one_line_with_status_and_remedy() ->
 
 
 def run_until_over(world: SimulatedReceivers, planned: set[str], campaign_ids: list[str | None]) -> None:
-    """Each campaign has new callbacks: what a killed worker may have sent waits for an acceptance of one of them."""
+    """Run with new callbacks for each campaign: a 409 to a former attempt needs the acceptance of another one."""
     looked_at = [world.now]
 
     def is_over() -> bool:
@@ -434,7 +434,7 @@ def run_until_over(world: SimulatedReceivers, planned: set[str], campaign_ids: l
 def test_whatever_fails_nothing_is_lost_doubled_or_refused_before_its_rounds(
     chance: random.Random, number: int
 ) -> None:
-    """Each campaign has failures of its own at its own times; workers are killed and partitions move meanwhile."""
+    """Each campaign fails differently and at other times, while workers are killed and partitions move."""
     names = ["a", "b", "c", None][: chance.randint(1, 4)]
     weights = {name: [chance.random() for _ in range(5)] for name in names}
     bad_until = {name: 1_000 + chance.choice([0, 60, 600]) for name in names}
@@ -442,7 +442,7 @@ def test_whatever_fails_nothing_is_lost_doubled_or_refused_before_its_rounds(
 
     def answer(world: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
         if one.callback_id in accepted:
-            return refuses(409)  # a receiver that refuses repeats
+            return refuses(409)  # a receiver that rejects repeats
         if world.now < bad_until[one.campaign_id]:
             kinds = [refuses(404), later(), certificate_error(), gone(), later(chance.choice([2.0, 40.0]))]
             return chance.choices(kinds, weights[one.campaign_id])[0]

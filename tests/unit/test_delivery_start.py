@@ -1,4 +1,4 @@
-"""Start of a renamed delivery group: at the first callback that waits, behind all that was finished."""
+"""Start of a renamed delivery group: at the first pending callback, after all finished ones."""
 
 from __future__ import annotations
 

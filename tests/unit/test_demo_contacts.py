@@ -1,4 +1,4 @@
-"""The demo's contacts are what they say they are: each is judged here by the very checks that the worker uses."""
+"""Contacts of the demo: each has the intended outcome with the checks of the worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generate(amount: int, seed: int = 1) -> list[Generated]:
 
 
 def judged(record: Generated) -> tuple[Reason | None, tuple[str, ...]]:
-    """What the worker and the simulator make of it: the reason to reject it, and the imputed features."""
+    """Return the reason for its rejection by worker or simulator, and the imputed features."""
     try:
         event = ContactDecoder(CODEC).decode(record.value)
     except UndecodableError:

@@ -1,4 +1,4 @@
-"""The demo's parts that need no Kafka: its signals, what it reads from the workers, its incidents, how it judges."""
+"""Parts of the demo without Kafka: signals, metrics of the workers, incidents, the verdict."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def send(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_is_raised_in_the_main_thread(number: signal.Signals, code: int) -> None:
-    given = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored, and stays so
+    given = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP stays ignored
     try:
         with pytest.raises(Interrupted) as raised, Interrupts():
             send(number)
@@ -60,7 +60,7 @@ def test_a_signal_is_deferred_during_a_critical_section() -> None:
         with pytest.raises(Interrupted), interrupts.deferred():  # noqa: PT012 - what comes after the signal is the point
             send(signal.SIGINT)
             done.append("to the end")
-        send(signal.SIGINT)  # the second changes nothing
+        send(signal.SIGINT)  # the second one has no effect
     assert done == ["to the end"]
 
 
@@ -101,7 +101,7 @@ def test_the_folder_is_made_and_removed(tmp_path: Path, monkeypatch: pytest.Monk
         stage.prepare(10)
         [folder] = tmp_path.iterdir()
         assert folder.name.startswith("stream-scorer-demo-")
-        assert stage.close(keep=True) is None  # there is no Kafka to look at
+        assert stage.close(keep=True) is None  # there is no Kafka to inspect
     assert list(tmp_path.iterdir()) == []
 
 

@@ -37,7 +37,7 @@ PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*")
 
 
 def substituted(value: Any, environ: dict[str, str]) -> str:
-    """What compose makes of ${NAME:-default}, ${NAME-default} and ${NAME:?message}."""
+    """Return a text with compose's substitution of ${NAME:-default}, ${NAME-default} and ${NAME:?message}."""
 
     def replace(match: re.Match[str]) -> str:
         name, operator, rest = match.groups()
@@ -147,7 +147,7 @@ def test_the_settings_of_a_service_are_good(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, one in OURS.items() if "OTEL_SERVICE_NAME" in one["environment"]])
 def test_the_collector_takes_what_a_service_sends(name: str) -> None:
-    """A signal without a pipeline is answered with 404, again and again."""
+    """A signal without a pipeline gets a 404 for each export."""
     collector = yaml.safe_load((REPOSITORY / "deploy" / "otel-collector.yaml").read_text())
     environ = {key: substituted(value, {}) for key, value in OURS[name]["environment"].items() if "SECRET" not in key}
     sent = {signal.name.lower() for signal in (TRACES, METRICS) if "otlp" in chosen_exporters(environ, signal)}

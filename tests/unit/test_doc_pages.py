@@ -37,7 +37,7 @@ def test_a_section_ends_before_the_next_heading_of_its_level_and_code_has_no_hea
 @pytest.mark.parametrize(
     ("reference", "listed"), [("nope", "operations"), ("../README", "operations"), ("operations#nope", "offsets-gone")]
 )
-def test_what_is_not_there_is_one_line_with_what_is(reference: str, listed: str) -> None:
+def test_an_unknown_page_is_one_line_with_the_known_ones(reference: str, listed: str) -> None:
     with pytest.raises(UsageError, match=listed):
         page_text(reference)
 
@@ -64,7 +64,7 @@ def test_the_pages_that_errors_name_exist() -> None:
 
 
 def test_no_text_names_a_path_in_the_repository() -> None:
-    """It is not there in the image; docstrings are for readers of the code."""
+    """The repository is not in the image; docstrings are exempt."""
     for path, tree in TREES.items():
         docstrings = {
             id(node.body[0].value)

@@ -1,4 +1,4 @@
-"""The pages against the code: what they list is what there is, and what they show runs."""
+"""The pages against the code: their lists are complete, and their examples run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIMULATOR = "http://127.0.0.1:8090"
 
 
 def rows(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without its own head."""
+    """Return the cells of the first table below a heading, without the header row."""
     below = page.read_text().split(f"\n{heading}\n", 1)[1]
     table = below[below.index("\n|") :].lstrip("\n").split("\n\n", 1)[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
@@ -45,7 +45,7 @@ def python_blocks(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of the headings."""
+    """Return GitHub's anchors of the headings."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -131,7 +131,7 @@ def test_the_reference_file_has_every_key() -> None:
 
 
 def test_the_examples_in_the_reference_file_are_read() -> None:
-    """A line like `# key = value` must be good once its mark is taken away."""
+    """A line like `# key = value` must be valid without its comment mark."""
     text = re.sub(r"^# (\w+ = )", r"\1", (EXAMPLES / "reference.toml").read_text(), flags=re.MULTILINE)
     document = tomllib.loads(text)
     settings = Settings.model_validate(document)
@@ -200,7 +200,7 @@ def test_every_reason_is_in_the_contract_in_its_order() -> None:
 @pytest.mark.parametrize("heading", ["## Before the first score", "## The worker does not start or stops"])
 def test_the_messages_of_the_symptoms_are_in_the_code(heading: str) -> None:
     sources = [*(REPOSITORY / "stream_scorer").rglob("*.py"), REPOSITORY / "requirements" / "install.sh"]
-    # A message may stand in several lines of the source.
+    # A message may have several lines in the source.
     code = "\n".join(re.sub(r'"\n\s*f?"', "", source.read_text()) for source in sources)
     symptoms = [
         quoted for row in rows(DOCS / "troubleshooting.md", heading) for quoted in re.findall(r"`([^`]+)`", row[0])

@@ -12,7 +12,7 @@ INDEX = ROOT / "docs" / "README.md"
 
 
 def navigation() -> str:
-    """What is appended to the index."""
+    """Return the text that is appended to the index."""
     conf: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "site" / "conf.py"))
     text = INDEX.read_text(encoding="utf-8")
     source = [text]

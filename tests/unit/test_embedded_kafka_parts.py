@@ -1,4 +1,4 @@
-"""The embedded Kafka without starting one: its lock of jars, its files, and how it recognises its process."""
+"""Parts of the embedded Kafka: the lock file of its jars, its files, and the identification of its process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def lock_of(**jars: bytes) -> tuple[LockedJar, ...]:
 
 
 def arriving(**jars: bytes) -> Callable[[Path, object], list[Path]]:
-    """A stand-in for jgo that "downloads" these jars."""
+    """Return a replacement of jgo that "downloads" these jars."""
 
     def download(staging: Path, _lock: object, _arrivals: object) -> list[Path]:
         downloads = staging / "repository"
@@ -102,7 +102,7 @@ def test_jars_are_fetched_once_then_checked_at_every_start(tmp_path: Path, monke
     lock = lock_of(one=b"first", two=b"second")
     partial = tmp_path / f"kafka-{KAFKA_VERSION}.partial"
     (partial / "jars").mkdir(parents=True)
-    (partial / "jars" / "one-1.jar").write_bytes(b"fir")  # an earlier fetch was cut off here
+    (partial / "jars" / "one-1.jar").write_bytes(b"fir")  # left by an interrupted download
     monkeypatch.setattr(kafka_jars, "_download", arriving(one=b"first", two=b"second"))
     lines: list[str] = []
 
@@ -182,7 +182,7 @@ def test_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.Monk
         java_command(KafkaConfig(data_dir=tmp_path, cache_dir=tmp_path / "cache"), silent)
 
 
-# --- what Kafka is given ----------------------------------------------------------------------------------------------
+# --- configuration of Kafka -------------------------------------------------------------------------------------------
 
 
 def test_kafka_listens_on_the_loopback_interface_only(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_folder_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither HOME nor an entry for the user id, as in a container under an arbitrary one."""
+    """Remove HOME and the entry of the user id, as in a container with an arbitrary user."""
 
     def unknown(_: int) -> None:
         raise KeyError
@@ -366,7 +366,7 @@ def test_a_process_is_identified_by_its_argument_and_not_by_its_pid() -> None:
         assert not is_alive(child.pid, "/server.properties")
         assert not is_alive(os.getpid(), "/some where/server.properties")
         child.kill()
-        # Not collected yet: still in the process table, but over.
+        # A zombie: still in the process table.
         assert ended_within(child.pid, "/some where/server.properties", limit_s=10)
 
 
@@ -393,7 +393,7 @@ def test_a_reused_pid_is_not_signalled(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"pid": os.getpid(), "port": 9092}))
     kafka = EmbeddedKafka(KafkaConfig(data_dir=tmp_path))
     assert kafka.status() is None
-    assert kafka.stop() is False  # and we are still here
+    assert kafka.stop() is False  # this process was not signalled
     with pytest.raises(LocalError, match="no embedded Kafka runs on"):
         kafka.kill()
 

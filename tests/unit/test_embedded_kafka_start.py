@@ -1,7 +1,7 @@
-"""A start of the embedded Kafka that meets other programs: taken ports, and a process that has no name yet.
+"""Conflicts at the start of the embedded Kafka: taken ports, and a process without arguments.
 
-A small program stands in for Java: it listens on the ports of its `server.properties`, or ends as Kafka does when one
-of them is taken.
+A small program replaces Java: it listens on the ports of its `server.properties`, or exits as Kafka does when one of
+them is taken.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _formatted(config: KafkaConfig, _command: list[str], **_ports: int) -> None:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[list[EmbeddedKafka | EmbeddedCluster]]:
-    """No Java, no jars; what stands in the list is stopped at the end."""
+    """Replace Java and the jars; the processes of the list are stopped at the end."""
     serving: Path = tmp_path_factory.mktemp("serving")
     command = [sys.executable, "-c", BROKER, str(serving)]
     for module in (broker, kafka_cluster):
@@ -65,13 +65,13 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[lis
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that another program has."""
+    """A port of another program."""
     with socket.create_server((LOOPBACK, free_port())) as other:
         yield other.getsockname()[1]
 
 
 def drawing(first: list[int]) -> Callable[..., int]:
-    """Draws these ports first, as if they were free."""
+    """Choose these ports first, as if they were free."""
     left = list(first)
 
     def draw(avoid: Collection[int] = ()) -> int:
@@ -81,7 +81,7 @@ def drawing(first: list[int]) -> Callable[..., int]:
 
 
 def test_a_started_kafka_is_found_immediately(tmp_path: Path, made: list[Any]) -> None:
-    """A process has no arguments yet when it has just begun: taken for ended, it would get a double on its data."""
+    """A new process has no arguments yet: if it counted as exited, a second one would start on its data."""
     for number in range(ATTEMPTS):
         one = EmbeddedKafka(KafkaConfig(data_dir=tmp_path / str(number), port=0))
         made.append(one)

@@ -1,4 +1,4 @@
-"""Every end of a service is limited, whatever its cause, and nothing it does can hold it up."""
+"""Time limit of every shutdown of a service, independent of its cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.producer.records import Failed
 from stream_scorer.scoring.worker import Worker
 
-# A service that an error ends, and whose end never comes back; the limits are short.
+# A service with a fatal error whose shutdown hangs; the limits are short.
 HANGING = """
 import threading, time
 from stream_scorer.cli import lifecycle as stopping
@@ -78,7 +78,7 @@ with EndLimit(30) as limit:
 
 @pytest.mark.parametrize("signals", ["SIGTERM", "SIGHUP SIGHUP"])
 def test_a_signal_that_interrupts_the_holder_of_the_event_lock_stops_the_service(signals: str) -> None:
-    """The handler waited for that lock, which its own thread held: the service went on for good."""
+    """The handler waited for that lock, which its own thread held: the service never stopped."""
     ended = run(f"""
 import os, signal, threading
 from stream_scorer.cli.lifecycle import EndLimit, install_signal_handlers
@@ -128,7 +128,7 @@ def test_a_permanently_fenced_worker_opens_no_new_session() -> None:
 
 
 def test_a_revocation_with_a_failed_last_commit_still_releases_its_partitions() -> None:
-    """Without it, leaving the group waits for them."""
+    """Otherwise leaving the group would wait for them."""
     source = GroupConsumer(
         {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}, ["t"], wait=lambda _: True
     )

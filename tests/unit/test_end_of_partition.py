@@ -1,4 +1,4 @@
-"""Which offset is committed at the end of a log, where transaction markers and aborted records stand."""
+"""Committed offset at the end of a log, after transaction markers and aborted records."""
 
 from __future__ import annotations
 

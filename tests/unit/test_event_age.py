@@ -1,4 +1,4 @@
-"""The age of an event: Kafka's time of its record against the event's own, whatever the worker's clock shows."""
+"""Age of an event: from the Kafka timestamp of its record and its own time, independent of the worker's clock."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def examined(*, occurred_ms: int, written_ms: int, now_ms: int = NOW_MS) -> Cont
 
 @pytest.mark.parametrize("off_ms", [26 * HOUR_MS, 300 * HOUR_MS, -HOUR_MS])
 def test_a_worker_whose_clock_is_wrong_rejects_no_fresh_contact(off_ms: int) -> None:
-    """Seen: 2,000 of 2,000 contacts that were seconds old, read while the clock was 26 h early."""
+    """Field case: 2,000 of 2,000 contacts that were seconds old, read while the clock was 26 h off."""
     found = examined(occurred_ms=NOW_MS - 1_000, written_ms=NOW_MS, now_ms=NOW_MS + off_ms)
     assert isinstance(found, Contact)
 

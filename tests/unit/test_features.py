@@ -36,7 +36,7 @@ GOOD: dict[str, Any] = {"age": 40, "balance": 1.5, "known": False, "job": "clerk
 
 
 def python_time(at_ms: int) -> datetime:
-    """The time as a deserializer of Python reads it, Confluent's too: they all have fastavro below them."""
+    """Return the time as read by deserializers in Python, Confluent's included: all of them use fastavro."""
     body = io.BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema("long"), at_ms)
     body.seek(0)
@@ -76,7 +76,7 @@ class TestImputing:
         model = FeatureList([Feature("n", "number", 5), Feature("b", "boolean", True), Feature("s", "string", "x")])
         assert complete(model.check({"n": 0.0, "b": False, "s": ""})) == ({"n": 0.0, "b": False, "s": ""}, ())
 
-    def test_the_event_is_left_as_it_was(self) -> None:
+    def test_the_event_is_not_modified(self) -> None:
         given_features: dict[str, Any] = {"segment_id": None}
         complete(TUTORIAL.check(given_features))
         assert given_features == {"segment_id": None}
@@ -160,7 +160,7 @@ class TestTypes:
 
 
 class TestSeveralFailures:
-    def test_all_are_named_in_the_order_of_the_contract_each_once(self) -> None:
+    def test_all_failures_are_named_once_in_the_order_of_the_contract(self) -> None:
         model = FeatureList(
             [Feature(name, "integer", minimum=0) for name in ("a", "b", "c", "d", "e", "f")], max_features=6
         )
@@ -180,7 +180,7 @@ class TestSeveralFailures:
             details[Reason.WRONG_TYPE] == "'b' must be an integer, not a string; 'd' must be an integer, not a string"
         )
 
-    def test_an_unsupported_feature_is_one_even_if_null(self) -> None:
+    def test_an_unsupported_feature_is_reported_even_if_null(self) -> None:
         assert reasons(TUTORIAL.check({"other": None})) == [Reason.UNSUPPORTED_FEATURE]
 
     def test_details_are_one_bounded_line_without_values(self) -> None:
@@ -208,7 +208,7 @@ SCALARS = st.one_of(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*GOOD, "other"]), SCALARS))
-def test_the_quick_and_the_careful_way_agree(features: dict[str, Any]) -> None:
+def test_the_fast_and_the_slow_path_agree(features: dict[str, Any]) -> None:
     result = EVERY_TYPE.check({**GOOD, **features})
     assert bool(EVERY_TYPE._failures({**GOOD, **features})) == isinstance(result, list)
 
@@ -284,7 +284,7 @@ class TestContact:
         assert detail.startswith(f"{field} {problem}")
 
     @pytest.mark.parametrize("at_ms", [FIRST_MS, -1, 0, 631_151_999, 4_133_980_800, 1_796_000_000_000, LAST_MS])
-    def test_times_that_every_reader_of_scores_can_read(self, at_ms: int) -> None:
+    def test_times_readable_by_every_consumer(self, at_ms: int) -> None:
         complete(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms)))
         assert python_time(at_ms).year in range(1, 10_000)
 
@@ -300,7 +300,7 @@ class TestContact:
             (1_796_000_000_000_000_000, "is in nanoseconds, and milliseconds"),
         ],
     )
-    def test_a_time_of_no_year_or_another_unit(self, at_ms: int, problem: str) -> None:
+    def test_a_time_out_of_range_or_in_another_unit(self, at_ms: int, problem: str) -> None:
         event = EVENT._replace(occurred_at_ms=at_ms)
         [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event))
         assert reason is Reason.INVALID_CONTACT
@@ -308,7 +308,7 @@ class TestContact:
 
     @settings(max_examples=200, deadline=None)
     @given(st.integers(-(2**63), 2**63 - 1) | st.integers(FIRST_MS - 10, FIRST_MS + 10) | st.integers(0, 2**50))
-    def test_no_time_passes_that_a_deserializer_cannot_read(self, at_ms: int) -> None:
+    def test_accepted_times_are_readable_by_deserializers(self, at_ms: int) -> None:
         if isinstance(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms)), tuple):
             assert python_time(at_ms)
 

@@ -20,7 +20,7 @@ LARGEST = 30_000
 
 
 class TestFairShares:
-    def test_one_account_may_hold_everything(self) -> None:
+    def test_a_single_account_may_use_the_whole_limit(self) -> None:
         assert FairShares.of(800, [799]).ceiling_of(799) == 800
         assert FairShares.of(800, []).ceiling_of(0) == 800
 
@@ -32,7 +32,7 @@ class TestFairShares:
         assert shares.share_of(0) == 100 + 100
         shares = FairShares.of(800, [300, 200, 0, 0])
         assert shares.share_of(0) == 100 + 50
-        assert shares.share_of(300) == 100 + 150  # it gives way
+        assert shares.share_of(300) == 100 + 150  # it releases its share
 
     def test_no_account_takes_the_guarantee_of_another(self) -> None:
         assert FairShares.of(800, [500, 0, 0, 0]).share_of(0) == 100
@@ -47,7 +47,7 @@ class TestFairShares:
     def test_accounts_that_fill_up_get_their_guarantee_and_stay_within_the_limit(
         self, limit: int, data: st.DataObject
     ) -> None:
-        """Whatever the order in which a fixed number of accounts grows and shrinks."""
+        """In any order of growth of a fixed number of accounts."""
         used = data.draw(st.lists(st.just(0), min_size=1, max_size=6))
         for _ in range(data.draw(st.integers(1, 12))):
             one = data.draw(st.integers(0, len(used) - 1))
@@ -65,7 +65,7 @@ class TestFairShares:
 
 
 class Reader:
-    """The consumer of endless topics; ``refuses``: it cannot seek now."""
+    """Consumer of endless topics; ``refuses``: it cannot seek at present."""
 
     def __init__(self) -> None:
         self.at: Counter[Partition] = Counter()
@@ -113,7 +113,7 @@ class Harness:
         self.reader.paused.discard(partition)
 
     def poll(self, partition: Partition, amount: int, size: int = 1) -> int:
-        """Delivers records of one partition as one poll does; how many were admitted."""
+        """Deliver records of one partition as one poll does; return the number of admitted ones."""
         self.flow.resume_with_room()
         return self.deliver(partition, amount, size)
 
@@ -140,7 +140,7 @@ class TestFlowControl:
         harness = Harness(*FEATURES)
         blocked, *others = FEATURES
         assert harness.poll(blocked, 2 * WINDOW) == 300
-        for _ in range(20):  # the others go on: each time, half of what they hold is committed
+        for _ in range(20):  # the others continue: each time, half of their records is committed
             for other in others:
                 harness.poll(other, WINDOW)
                 assert harness.held(other) >= WINDOW / 8
@@ -174,7 +174,7 @@ class TestFlowControl:
         harness.reader.refuses = False
         assert harness.poll(FEATURES[0], WINDOW) == 300
 
-    def test_a_partition_is_not_resumed_as_long_as_others_hold_everything(self) -> None:
+    def test_a_partition_is_not_resumed_while_others_use_the_whole_limit(self) -> None:
         harness = Harness(FEATURES[0])
         harness.poll(FEATURES[0], WINDOW)
         harness.assign(FEATURES[1])
@@ -189,7 +189,7 @@ class TestFlowControl:
         assert [harness.poll(other, 100, size=1_000) for other in FEATURES[1:]] == [20, 15, 13]
         assert harness.flow.used == pytest.approx(78 / 80)
 
-    def test_a_partition_that_holds_nothing_takes_one_record_of_any_size(self) -> None:
+    def test_an_empty_partition_admits_one_record_of_any_size(self) -> None:
         harness = Harness(*FEATURES)
         assert [harness.poll(one, 3, size=10 * MAX_BYTES) for one in FEATURES] == [1, 1, 1, 1]
         assert harness.flow.room() == 0
@@ -217,7 +217,7 @@ class TestFlowControl:
         harness.commit(RETRIES[1], 5)
         assert harness.poll(FEATURES[0], WINDOW) == WINDOW
 
-    def test_a_revoked_partition_frees_its_share_and_starts_afresh(self) -> None:
+    def test_a_revoked_partition_releases_its_share(self) -> None:
         harness = Harness(*FEATURES[:2])
         assert harness.poll(FEATURES[0], WINDOW) == 400
         harness.revoke(FEATURES[0])
@@ -230,7 +230,7 @@ class TestFlowControl:
     def test_the_consumer_is_read_before_anything_is_assigned(self) -> None:
         assert Harness().flow.room() == WINDOW
 
-    def test_room_is_for_partitions_that_can_be_read(self) -> None:
+    def test_capacity_counts_only_partitions_that_can_be_read(self) -> None:
         harness = Harness(*FEATURES[:2])
         harness.poll(FEATURES[0], WINDOW)
         assert harness.flow.room() == WINDOW - 400
@@ -242,7 +242,7 @@ class TestFlowControl:
 class TestAnyOrder:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(data=st.data())
-    def test_bounds_hold_and_no_partition_waits_for_nothing(self, data: st.DataObject) -> None:
+    def test_limits_are_kept_and_no_partition_stays_paused_without_need(self, data: st.DataObject) -> None:
         """Polls of several partitions, commits, and partitions that come and go."""
         harness = Harness(*FEATURES[:2])
         pool = [*FEATURES, *RETRIES]

@@ -1,4 +1,4 @@
-"""Writers' schemas that are odd where reading does not look: their values are read all the same."""
+"""Writer schemas with oddities in unused parts: their values are read."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ COLOURS = {"type": "enum", "name": "Colour"}
         ({"type": meta(None, "long"), "default": "x"}, varint(7)),
         ({"type": {"type": "fixed", "name": "Id", "size": 2}, "default": 0}, b"ab"),
         ({"type": {**COLOURS, "symbols": ["RED"]}, "default": 1}, varint(0)),
-        # Found here: more that only a writer, or a compiler of classes, has to care for.
+        # Found here: more that concerns only writers or code generators.
         ({"type": {**COLOURS, "symbols": ["RED", "RED", "_", "__0"]}}, varint(3)),
         ({"type": {**COLOURS, "symbols": ["1st", 2, None, "vert clair", "été", ""]}}, varint(5)),
         ({"type": {**COLOURS, "symbols": [], "default": "x"}}, varint(0)),
@@ -201,7 +201,7 @@ def test_what_is_no_schema_or_not_safe_is_still_refused(kinds: list[Any], proble
 
 
 def test_the_symbols_of_a_used_field_are_distinguished() -> None:
-    """A symbol that Avro does not allow is none of the reader's; those beside it are read."""
+    """A symbol that Avro does not allow matches none of the reader's; the other symbols are read."""
 
     def side(*symbols: str) -> dict[str, Any]:
         return record("One", {"type": "enum", "name": "Side", "symbols": list(symbols)})

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(stream_scorer.__file__).parent
-# What may be taken of a foreign exception: the operating system's word, a number, a class, a position.
+# Permitted parts of a foreign exception: the operating system's message, a number, a class, a position.
 HARMLESS = {"strerror", "errno", "filename", "lineno", "colno", "pos", "code", "http_status_code", "error_code", "name"}
 HARMLESS |= {"symbol_name"}  # the user's own word
-# What turns a foreign exception into words of our own.
+# Functions that translate a foreign exception.
 TRANSLATORS = {
     "_reason",
     "one_line",
@@ -32,7 +32,7 @@ TRANSLATORS = {
 
 @cache  # not at import: every process of a test run imports this module
 def own_exceptions() -> frozenset[str]:
-    """The names of all classes of the package: what they are raised with is our own text."""
+    """Return the names of all classes of the package, whose messages are our own texts."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in FOLDER.rglob("*.py"))
     return frozenset(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
@@ -43,7 +43,7 @@ def caught(handler: ast.ExceptHandler) -> list[str]:
 
 
 def quotes(handler: ast.ExceptHandler) -> Iterator[int]:
-    """The lines in which the exception itself becomes text."""
+    """Return the lines that convert the exception to text."""
     for node in ast.walk(ast.Module(handler.body, [])):
         if isinstance(node, ast.FormattedValue) and mentions(node.value, handler.name):
             yield node.lineno
@@ -53,7 +53,7 @@ def quotes(handler: ast.ExceptHandler) -> Iterator[int]:
 
 
 def mentions(node: ast.expr, name: str | None) -> bool:
-    """Whether an expression is the exception, and not only something harmless of it."""
+    """Return whether an expression is the exception and not only a permitted part of it."""
     if isinstance(node, ast.Name):
         return node.id == name
     if isinstance(node, ast.Attribute):

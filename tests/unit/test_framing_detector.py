@@ -111,7 +111,7 @@ def test_a_foreign_framing_is_named_with_the_remedy(name: str) -> None:
 @pytest.mark.parametrize(
     "value", [b"AAAA and more text", b"<" * 12, b"\x03\x07" + bytes(20), b"{" * 3, b"\x7fELF" + bytes(20)]
 )
-def test_what_only_begins_alike_is_undecodable_all_the_same(value: bytes) -> None:
+def test_a_value_that_only_starts_like_a_framing_is_undecodable(value: bytes) -> None:
     with pytest.raises(UndecodableError):
         SINGLE.decode(value)
 
@@ -151,7 +151,7 @@ def test_a_framing_inside_a_framing_is_named_with_the_remedy(name: str) -> None:
 
 
 @pytest.mark.parametrize("event_id", ["e" * 30, "e" * 17, "e" * 36])
-def test_a_value_that_was_cut_off_names_no_other_framing(event_id: str) -> None:
+def test_a_truncated_value_names_no_other_framing(event_id: str) -> None:
     """A contact whose event id has 30 bytes begins with ``<``, one with 17 bytes with a quotation mark."""
     value = SINGLE.encode({**CONTACT, "event_id": event_id})
     for end in range(10, len(value)):
@@ -159,7 +159,7 @@ def test_a_value_that_was_cut_off_names_no_other_framing(event_id: str) -> None:
             SINGLE.decode(value[:end])
 
 
-@pytest.mark.timeout(60)  # a pattern that tries every way to read them would take hours
+@pytest.mark.timeout(60)  # a backtracking pattern would take hours
 @pytest.mark.parametrize(
     ("hostile", "framing"),
     [(b" " * 1_000_000 + b"\0", None), (b"<" + b"> " * 500_000, "XML or HTML"), (b"00" * 500_000 + b"x", "text")],

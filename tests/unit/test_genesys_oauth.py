@@ -123,7 +123,7 @@ def test_waiting_threads_share_a_failure_and_later_ones_ask_again() -> None:
         thread.start()
     while not http.calls:
         pass
-    # All five are inside `token` before the fetch ends: one fetches, the others stand at the lock.
+    # All five are in `token` before the fetch ends: one fetches, the others wait for the lock.
     while sum(thread.is_alive() for thread in threads) < 5:
         pass
     threading.Event().wait(0.05)

@@ -17,7 +17,7 @@ STEP_S = 0.01
 
 
 class Server:
-    """A quota of fixed windows, as the platform keeps it; ``reset`` is rounded to whole seconds by ``rounding``."""
+    """A quota of fixed windows like that of the platform; ``reset`` is rounded to whole seconds by ``rounding``."""
 
     def __init__(self, allowed: int, rounding: Callable[[float], float], starts_at: float) -> None:
         self.allowed, self.rounding = allowed, rounding
@@ -35,7 +35,7 @@ class Server:
 
 
 def backlog(quota: Quota, server: Server, *, latency_s: float, slots: int, for_s: float) -> list[float]:
-    """Sends whenever a slot and the quota allow; returns the times at which the server took requests."""
+    """Send whenever a slot and the quota allow it; return the arrival times at the server."""
     now, taken = 1000.0, []
     answers: deque[tuple[float, RateLimitHeaders]] = deque()
     end = now + for_s
@@ -101,7 +101,7 @@ def test_requests_under_way_count_until_their_answers_come() -> None:
     assert quota.remaining(0.3) == 0
     assert quota.reason(0.3) is WaitReason.SERVER_QUOTA
     quota.update(RateLimitHeaders(count=9, allowed=10, reset_s=30), 0.4)
-    quota.update(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.4)  # overtaken: older than the one before
+    quota.update(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.4)  # out of order: older than the one before
     assert quota.remaining(0.4) == 1
     assert quota.wait_s(0.4) == 0.0
 
@@ -116,7 +116,7 @@ def test_a_new_window_without_a_response_has_no_more_requests_than_the_last_one(
         quota.sent(at)
     assert quota.remaining(12.0) == 0
     assert quota.reason(12.0) is WaitReason.SERVER_QUOTA
-    assert quota.wait_s(12.0) == pytest.approx(10.0 + 60.5 - 12.0)  # when the first counts no more
+    assert quota.wait_s(12.0) == pytest.approx(10.0 + 60.5 - 12.0)  # when the first one leaves the window
     quota.update(RateLimitHeaders(count=1, allowed=2, reset_s=40), 12.5)
     assert quota.wait_s(12.5) == pytest.approx(41.0)
     quota.update(RateLimitHeaders(count=2, allowed=4, reset_s=40), 12.5)
@@ -168,7 +168,7 @@ def test_retry_after_blocks_and_only_moves_later() -> None:
 
 
 def trickle(quota: Quota, *, every_s: float, linger_s: float, for_s: float) -> tuple[list[float], list[float]]:
-    """A contact every so often; returns when requests went out and how long each contact waited."""
+    """Add a contact at this interval; return the send times and the wait of each contact."""
     sends, waits, waiting = [], [], []
     for tick in range(round(for_s / STEP_S)):
         now = tick * STEP_S

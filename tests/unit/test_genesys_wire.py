@@ -55,7 +55,7 @@ ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_answers_in_any_encoding_of_unicode_are_used(encoding: str) -> None:
-    """They are paid for."""
+    """They are billed."""
     text = '{"results": [{"contactId": "é\U0001f600", "score": 0.5}, {"score": 1e999}]}'
     results = wire.parse_results(text.encode(encoding))
     assert results == [{"contactId": "é\U0001f600", "score": 0.5}, {"score": math.inf}]

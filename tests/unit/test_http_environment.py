@@ -1,4 +1,4 @@
-"""Proxies and certificates of the environment: what cannot work is named at the start, and no password is shown."""
+"""Proxies and certificates of the environment: invalid ones are named at startup, without passwords."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_which_proxy_is_taken(
     assert requests.utils.select_proxy(url, proxies) == (None if variable is None else environ[variable])
 
 
-def test_a_proxy_that_nothing_takes_is_not_judged() -> None:
+def test_an_unused_proxy_is_not_checked() -> None:
     environ = {"HTTPS_PROXY": BAD_PROXIES[0], "ALL_PROXY": "socks5h://x", "NO_PROXY": "api.mypurecloud.com"}
     check_http_environment([API], environ)
     check_http_environment(["http://127.0.0.1:8090"], {"HTTPS_PROXY": BAD_PROXIES[0]})
@@ -252,7 +252,7 @@ def server() -> Iterator[RawServer]:
 
 
 def and_close(sent: bytes) -> Any:
-    """Answer once a connection: the client would keep it, and the server wait for its end."""
+    """Respond once and close the connection, which the client would keep open otherwise."""
 
     def respond(_: Any, conn: socket.socket) -> None:
         conn.sendall(sent)
@@ -268,7 +268,7 @@ def registry(url: str, **properties: Any) -> SchemaRegistry:
     return SchemaRegistry(load_settings(environ=environ))
 
 
-def test_a_proxy_that_is_not_for_the_registry_costs_it_nothing(
+def test_a_proxy_for_other_hosts_does_not_affect_the_registry(
     server: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5h://svc:hunter2@proxy:1080")
@@ -288,14 +288,14 @@ def test_a_proxy_for_the_registry_is_named(url: str, value: str, monkeypatch: py
     assert "hunter2" not in str(refused.value)
 
 
-def test_an_exception_from_proxies_that_the_client_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_no_proxy_entry_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "xn--a")
     with pytest.raises(SettingsError, match=r"^schema_registry\.properties or NO_PROXY: "):
         registry("http://registry.test:8081")
 
 
-def test_a_proxy_that_is_away_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://svc:hunter2@127.0.0.1:9")
     with pytest.raises(RegistryUnavailable) as away:
         registry("http://registry.test:8081").writer(7)
@@ -314,7 +314,7 @@ def test_certificates_for_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path
     registry("https://registry")
 
 
-def test_what_the_registry_quotes_is_redacted(server: RawServer) -> None:
+def test_quotes_of_the_registry_are_redacted(server: RawServer) -> None:
     quoted = "name:hush-hush sent Basic bmFtZTpodXNoLWh1c2g= and hush-hush, \x1b[2J denied"
     server.respond(and_close(answer(403, {"error_code": 40301, "message": quoted})))
     with pytest.raises(RegistryRefused) as refused:
@@ -337,7 +337,7 @@ def test_what_the_registry_quotes_is_redacted(server: RawServer) -> None:
         (answer(301, b"", {"location": "ftp://hush"}), "HTTP 301, and no answer of a schema registry"),
     ],
 )
-def test_answers_that_are_none(server: RawServer, sent: bytes, words: str) -> None:
+def test_invalid_responses(server: RawServer, sent: bytes, words: str) -> None:
     server.respond(and_close(sent))
     with pytest.raises(RegistryUnavailable) as away:
         registry(server.url).writer(7)
@@ -362,7 +362,7 @@ def test_a_login_service_that_quotes_the_secret(server: RawServer) -> None:
         assert "hush" not in str(away.value)
 
 
-def test_every_error_of_the_http_library_has_words() -> None:
+def test_every_error_of_the_http_library_has_a_message() -> None:
     from confluent_kafka.schema_registry.common import _httpx_compat  # noqa: PLC0415 - whichever there is
 
     from stream_scorer.kafka.registry.errors import registry_error_text  # noqa: PLC0415
@@ -379,7 +379,7 @@ def test_every_error_of_the_http_library_has_words() -> None:
     assert registry_error_text(ZeroDivisionError("hush"), str) == "unexpected ZeroDivisionError of the client"
 
 
-def test_the_environment_is_left_as_it_was(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_not_modified(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     before = dict(os.environ)

@@ -1,4 +1,4 @@
-"""Every error that requests knows has a translation of its own; a new one must get one."""
+"""Translation of every error of requests; a new one needs an entry."""
 
 from __future__ import annotations
 

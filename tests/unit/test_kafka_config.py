@@ -51,7 +51,7 @@ def test_the_consumer_commits_nothing_by_itself_and_never_starts_over() -> None:
 
 
 def test_a_pause_discards_little_and_a_resumed_partition_is_fetched_soon() -> None:
-    """With librdkafka's default a partition stood still for 0.3 s after most pauses, with a third of the rate lost."""
+    """With librdkafka's default a partition stalled for 0.3 s after most pauses, at the cost of a third of the rate."""
     consumer, chosen = consumer_config(settings_with()), consumer_config(settings_with({"queued.min.messages": 7}))
     assert consumer["queued.min.messages"] == 1_000
     assert consumer["fetch.queue.backoff.ms"] == 20
@@ -141,7 +141,7 @@ def test_other_properties_reach_the_clients_they_are_for() -> None:
 
 
 def test_a_number_may_be_a_text_and_is_computed_with_all_the_same() -> None:
-    """librdkafka takes both, and so do those who write JSON."""
+    """librdkafka accepts both, and JSON files have both."""
     given = {"batch.size": "500000", "socket.timeout.ms": "9000", "transaction.timeout.ms": "20000"}
     config = producer_config(settings_with(given), "id")
     assert [config[name] for name in given] == [500_000, 9_000, 20_000]

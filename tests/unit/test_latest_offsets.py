@@ -1,4 +1,4 @@
-"""The ends of paused partitions: read from the brokers every 15 s, in the background, whatever the brokers do."""
+"""End offsets of paused partitions: requested every 15 s in the background, also during outages."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_request_that_cannot_be_made_is_due_again_after_15_s(failure: Exceptio
     assert harness.latest.poll([ONE]) == {ONE: 3}
 
 
-def test_brokers_that_are_away_hold_up_nothing() -> None:
+def test_unreachable_brokers_block_nothing() -> None:
     """With the real client, and no broker."""
     latest = LatestOffsets({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, time.monotonic)
     began = time.monotonic()
@@ -115,7 +115,7 @@ def test_brokers_that_are_away_hold_up_nothing() -> None:
 
 
 class TestSource:
-    """`GroupConsumer.end_offsets`, with a client whose own watermarks stand still unless it fetches."""
+    """`GroupConsumer.end_offsets` with a client whose watermarks change only with a fetch."""
 
     @pytest.fixture
     def harness(self, monkeypatch: pytest.MonkeyPatch) -> Harness:
@@ -160,11 +160,11 @@ class TestSource:
         assert self.ends() == {ONE: 15, TWO: 20}, "the lag must not jump back until a fetch has caught up"
         self.fetched[ONE] = 16
         assert self.ends() == {ONE: 16, TWO: 20}
-        self.fetched[ONE] = 12  # the log was cut short: an older answer must not hide it
+        self.fetched[ONE] = 12  # the log was truncated: an older response must not replace it
         assert self.ends() == {ONE: 12, TWO: 20}
         assert len(harness.admin.requests) == 1
 
-    def test_only_what_is_held_back_is_requested(self, harness: Harness) -> None:
+    def test_only_paused_partitions_are_requested(self, harness: Harness) -> None:
         self.source.pause_partition(TWO)
         self.ends()
         assert harness.admin.requests == [[TWO]]

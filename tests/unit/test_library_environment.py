@@ -46,7 +46,7 @@ def authorization(auth: GenesysAuthManager) -> str:
     return auth.tokens._read_secret()
 
 
-def test_all_of_it_from_the_environment(credentials: pytest.MonkeyPatch) -> None:
+def test_all_arguments_from_the_environment(credentials: pytest.MonkeyPatch) -> None:
     credentials.setenv("GENESYS_REGION", "mypurecloud.de")
     calculator = PredictiveScoreCalculator(expected_features=["calls"])
     assert calculator.model_id == "model-of-the-environment"

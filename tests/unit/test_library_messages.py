@@ -18,7 +18,7 @@ ADAPTERS = [*(PACKAGE / "genesys").glob("*.py"), *(PACKAGE / "http_client").glob
 
 
 def texts() -> list[str]:
-    """All text literals of the adapters whose errors the library passes on, docstrings left out."""
+    """Return the text literals of the adapters whose errors reach the library, without docstrings."""
     found = []
     for path in ADAPTERS:
         tree = ast.parse(path.read_text())

@@ -31,7 +31,7 @@ def test_absent_and_null_are_imputed_and_named() -> None:
         {"calls": 1, "segment": "a"},
     ]
     assert [one.imputed_features for one in filled.contacts] == [("calls", "segment"), ()]
-    assert raw == {"calls": None}  # the caller's dict is the caller's
+    assert raw == {"calls": None}  # the caller's dict is not modified
     assert filled.validate_dimensions(EXPECTED) is filled
 
 
@@ -47,7 +47,7 @@ def test_absent_and_null_are_imputed_and_named() -> None:
         ({"calls": 1, "segment": "a", **{f"f{n}": 1 for n in range(49)}}, "51 features"),
     ],
 )
-def test_what_does_not_fit_is_said_with_the_contact(features: dict[str, Any], words: str) -> None:
+def test_an_invalid_value_is_named_with_the_contact(features: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="contact 'c1'") as caught:
         payload({"calls": 1, "segment": "a"}, features).validate_dimensions(EXPECTED)
     assert words in str(caught.value)
@@ -62,7 +62,7 @@ def test_the_order_of_the_tutorial() -> None:
     assert json.loads(chunk.body())["contacts"][0]["features"] == {"calls": 0, "segment": "a"}
 
 
-def test_null_that_nothing_was_imputed_for_is_never_sent() -> None:
+def test_null_without_imputation_is_never_sent() -> None:
     left = payload({"calls": 1, "segment": "a"}, {"calls": 1, "segment": None}).validate_dimensions(EXPECTED)
     for send in (left.chunk, left.body):
         with pytest.raises(ContactError, match="contact 'c1': null, and nothing imputed: 'segment'"):
@@ -70,7 +70,7 @@ def test_null_that_nothing_was_imputed_for_is_never_sent() -> None:
 
 
 @pytest.mark.parametrize("contact_id", ["", "x" * 257, "é" * 129, "\ud800", 5, None])
-def test_ids_that_are_none(contact_id: Any) -> None:
+def test_invalid_ids(contact_id: Any) -> None:
     with pytest.raises(ValidationError):
         contact(contact_id, {})
 
@@ -95,7 +95,7 @@ def test_2500_contacts_are_three_requests() -> None:
     assert [len(one.contacts) for one in payload(*[{"calls": 1}] * 2500).chunk()] == [1000, 1000, 500]
 
 
-def test_what_fits_is_its_own_chunk_and_nothing_is_none() -> None:
+def test_a_small_input_is_one_chunk_and_an_empty_one_none() -> None:
     small = payload({"calls": 1})
     assert small.chunk() == [small]
     assert payload().chunk() == []
@@ -114,6 +114,6 @@ def test_every_chunk_can_be_sent(contacts: list[tuple[str, int]]) -> None:
     assert sorted(sent) == sorted(contacts)
 
 
-def test_contact_over_the_limit_gets_a_chunk_of_its_own() -> None:
+def test_a_contact_over_the_limit_is_a_chunk_of_its_own() -> None:
     huge = payload({"calls": 1}, {"text": "x" * 600_000}, {"calls": 2})
     assert [[one.contact_id for one in chunk.contacts] for chunk in huge.chunk()] == [["c0", "c2"], ["c1"]]

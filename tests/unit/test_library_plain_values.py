@@ -1,4 +1,4 @@
-"""Values of numpy and pandas: stand-ins of their shape, and the libraries themselves where installed."""
+"""Values of numpy and pandas: replacements with their interface, and the libraries themselves if installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log events that tests wait for, against those that the package writes: a wait for any other proves nothing."""
+"""Log events that tests wait for, against those that the package writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No log call names a field of a contact: every one is looked at in the source."""
+"""No log call has a field of a contact: every call is checked in the source."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import stream_scorer
 
 FOLDER = Path(stream_scorer.__file__).parent
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
-# Fields that say nothing of anybody. `detail`, `reason` and `after` are messages that carry no secret by their making
-# (redaction/credentials.py, kafka/client/errors.py); tests/unit/test_security.py and the end-to-end tests look at what
-# they print.
+# Fields without personal data. `detail`, `reason` and `after` are messages that are redacted where they are built
+# (redaction/credentials.py, kafka/client/errors.py); tests/unit/test_security.py and the end-to-end tests check their
+# output.
 HARMLESS = {
     "topics",
     *("assigned", "partitions", "revoked"),
@@ -52,7 +52,7 @@ PROGRESS = {
     *("rate_per_s", "scored", "review", "rejected", "deferred", "lag", "quota_used", "quota_allowed"),
     *("scores_read", "planned", "delivered", "refused", "gave_up", "expired"),
 }
-# The target `log` writes callbacks instead of sending them: that is what it is chosen for.
+# The target `log` writes callbacks instead of sending them, by design.
 WRITES_CALLBACKS = "targets/log_target.py"
 OF_CONTACTS = re.compile(r"contact_id|feature|score|value|key|body|payload|header|confidence|record_|secret|token")
 # `text` is the API's free text, without the ids and values of the request (redaction/contacts.py).
@@ -72,7 +72,7 @@ def calls() -> list[tuple[str, str, ast.Call]]:
     ]
 
 
-def test_every_field_of_a_line_is_known_to_be_harmless() -> None:
+def test_every_field_of_a_log_line_is_on_the_list() -> None:
     unknown = [
         f"{place}: {keyword.arg}"
         for place, method, call in calls()
@@ -85,7 +85,7 @@ def test_every_field_of_a_line_is_known_to_be_harmless() -> None:
     assert not [name for name in HARMLESS if OF_CONTACTS.search(name)]
 
 
-def test_every_field_is_harmless_that_is_chosen_at_run_time() -> None:
+def test_fields_chosen_at_run_time_are_on_the_list() -> None:
     """Those behind ``**`` and of levels that a condition chooses, which are no keyword of a log method."""
     found = {
         (call.event, field)
@@ -105,7 +105,7 @@ def test_every_field_is_harmless_that_is_chosen_at_run_time() -> None:
     }
 
 
-def test_there_are_log_calls_and_their_events_are_plain_words() -> None:
+def test_log_calls_have_literal_event_names() -> None:
     made = [(place, call) for place, _, call in calls() if call.keywords]
     assert len(made) > 15
     assert [place for place, call in made if not isinstance(call.args[0], ast.Constant | ast.IfExp)] == []

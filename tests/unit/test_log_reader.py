@@ -1,4 +1,4 @@
-"""Records that cannot be read: which errors of the client end a reconciliation, and as what."""
+"""Unreadable records: which errors of the client end a reconciliation, and with which error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logical types that only the writer has: read as what they mean, or refused with field and types; never as text."""
+"""Logical types that only the writer has: converted, or rejected with field and types; never read as text."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def with_values(*kinds: Any) -> dict[str, Any]:
 
 
 def read(schema: dict[str, Any], **values: Any) -> Any:
-    """The contact that a producer with this schema and fastavro's own logical types has written."""
+    """Return the contact of a producer with this schema and fastavro's logical types."""
     body = io.BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema(schema), {**CONTACT, **values})
     codec = ConfluentCodec.confluent(FEATURES, {9: schema}.__getitem__)
@@ -64,7 +64,7 @@ def read(schema: dict[str, Any], **values: Any) -> Any:
 
 
 def raw(schema: dict[str, Any], **values: Any) -> Any:
-    """The same for bytes that a producer wrote past its own logical types."""
+    """Return the same for bytes that were written without the logical types."""
     body = io.BytesIO()
     bare = json.loads(json.dumps(schema).replace("logicalType", "was"))
     fastavro.schemaless_writer(body, fastavro.parse_schema(bare), {**CONTACT, **values})
@@ -96,7 +96,7 @@ def test_an_integer_for_text_is_its_digits(number: int) -> None:
     ],
 )
 def test_a_decimal_is_a_number_to_the_model(scale: int, value: Decimal, expected: float) -> None:
-    """12594 is the bytes ``12``, which were a text that the model took for a segment."""
+    """12594 is the bytes ``12``, which were formerly read as a text and sent as a segment."""
     for schema in (
         with_values(*UNION, decimal(scale)),
         with_values(decimal(scale)),
@@ -217,7 +217,7 @@ def test_foreign_names_of_milliseconds_are_accepted(unit: str) -> None:
 
 @pytest.mark.parametrize("kind", ["long", {"type": "long"}, ["null", "long"]])
 def test_a_logical_type_beside_the_type_is_checked(kind: Any) -> None:
-    """Found here: the most usual mistake with logical types; Avro passes over it, the producer writes microseconds."""
+    """Found here: the most common mistake with logical types; Avro ignores it, the producer writes microseconds."""
     with pytest.raises(UndecodableError, match="occurred_at is written as timestamp-micros and read as timestamp-mil"):
         read(with_type("occurred_at", kind, logicalType="timestamp-micros"))
     assert read(with_type("occurred_at", kind, logicalType="timestamp-millis")).occurred_at_ms == 1_790_000_000_000

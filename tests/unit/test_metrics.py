@@ -1,4 +1,4 @@
-"""The table of instruments against what comes out: the page, Prometheus' text and the services' own enums."""
+"""The table of instruments against the page, the exposition of Prometheus, and the enums of the services."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SERVICES: tuple[Service, ...] = ("run", "callbacks")
 
 
 def record_all(metrics: ServiceMetrics, service: Service) -> None:
-    """One value of every instrument, with all of its attributes."""
+    """Record one value of every instrument with all of its attributes."""
     for one in instruments_of(service):
         named = [attribute for attribute in one.attributes if attribute is not LOOP or service == "callbacks"]
         given = {attribute.name: attribute.values[0] if attribute.values else "x" for attribute in named}
@@ -155,7 +155,7 @@ def test_the_metrics_in_memory_refuse_what_is_not_in_the_table(
 
 
 def test_a_series_of_a_gauge_that_is_removed_is_exported_no_more() -> None:
-    """Else the series of all campaigns that were ever blocked stay."""
+    """Otherwise the series of all campaigns that were ever blocked would stay."""
     metrics = ServiceMetrics("callbacks")
     series = {
         "campaign_id": "spring",

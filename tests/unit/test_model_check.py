@@ -1,4 +1,4 @@
-"""What the answer to a request without contacts proves of token and model."""
+"""Check of token and model by a request without contacts."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_the_platform_does_not_have_the_model() -> None:
         Unavailable(exchange(None), HttpFailure.NO_TOKEN, "m"),
     ],
 )
-def test_neither_confirmed_nor_refused(answer: Forbidden | NotFound | Unavailable) -> None:
+def test_a_transient_failure_neither_confirms_nor_rejects(answer: Forbidden | NotFound | Unavailable) -> None:
     kind = str(getattr(answer, "failure", type(answer).__name__))
     assert judge_model_check(answer) == ModelUnavailable(answer.exchange, "m", kind)
 
 
-def test_when_to_come_back_is_passed_on() -> None:
+def test_retry_after_is_passed_on() -> None:
     answer = Unavailable(exchange(503), HttpFailure.SERVER_ERROR, "m", 7.0, "soon")
     assert judge_model_check(answer) == ModelUnavailable(exchange(503), "m", "server_error", 7.0, "soon")

@@ -1,4 +1,4 @@
-"""What an operator sees of holds, pauses and waits: log lines, /readyz and metrics, from the machine to the text."""
+"""Log events, /readyz and metrics of the circuit breaker, of throttles and of waits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Log:
 
 
 class Harness:
-    """The real machine, observer and metrics under a clock that is set."""
+    """The real breaker, observer and metrics with a simulated clock."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -305,7 +305,7 @@ def test_an_unexplained_stall_of_a_contact_fails_livez(harness: Harness) -> None
 
 
 def test_a_reason_between_two_looks_is_one(harness: Harness) -> None:
-    """A retry waits for moments between the batches of a steady stream; the look at the input comes once a second."""
+    """A retry waits briefly between the batches of a steady stream; the input is checked once a second."""
     for _ in range(400):
         for wait in (WaitReason.PARTIAL_BATCH, WaitReason.BACKOFF, WaitReason.PARTIAL_BATCH, None):
             harness.observe.wait_observed(wait)
@@ -338,7 +338,7 @@ def test_a_member_without_partitions_is_ready_once_the_rebalance_is_complete(har
 
 
 def test_a_member_that_gets_partitions_in_a_second_rebalance_is_not_reported_as_spare(harness: Harness) -> None:
-    """Under the cooperative protocol the first assignment is often empty: the others have to give up first."""
+    """Under the cooperative protocol the first assignment is often empty: the other members have to revoke first."""
     fresh = Observer(harness.log, harness.metrics, harness.clock, 11.0)
     fresh.rebalance_completed()
     harness.now += 8.0

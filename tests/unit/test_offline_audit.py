@@ -1,4 +1,4 @@
-"""`make audit ADVISORIES=…`: what is vulnerable is found without any network."""
+"""`make audit ADVISORIES=…`: vulnerable versions are found without a network."""
 
 from __future__ import annotations
 

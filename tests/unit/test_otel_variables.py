@@ -1,4 +1,4 @@
-"""The ``OTEL_*`` variables: what they ask for, and what is refused before the SDK takes its default for it."""
+"""The ``OTEL_*`` variables: their effect, and invalid values that the SDK would replace with its default."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class TestWhereTo:
 
 
 class TestComponents:
-    """What the SDK loads by name, and what it reads as soon as it is loaded."""
+    """Components that the SDK loads by name, and variables that it reads at import."""
 
     @pytest.mark.parametrize(
         ("name", "value", "words"),
@@ -149,7 +149,7 @@ class TestComponents:
 
     @pytest.mark.parametrize("name", ["OTEL_PYTHON_METER_PROVIDER", "OTEL_PYTHON_CONTEXT"])
     def test_of_traces_are_one_line_in_a_process_of_its_own(self, name: str) -> None:
-        """The SDK itself prints a traceback, and raises what has no words."""
+        """The SDK itself prints a traceback and raises an exception without a message."""
         program = (
             "from stream_scorer.cli.unexpected import print_no_tracebacks; print_no_tracebacks()\n"
             "from stream_scorer.errors import SettingsError\n"
@@ -346,7 +346,7 @@ class TestNumbers:
         assert metric_values({**COLLECTOR, "OTEL_METRIC_EXPORT_TIMEOUT": "0"}) == MetricValues(60_000, 86_400_000)
 
     def test_the_sdk_reads_none_of_its_own_that_is_wrong(self) -> None:
-        """Not even when it is loaded: in a process of its own, as at the start of a worker."""
+        """Not even at import: in a process of its own, as at the start of a worker."""
         program = "from stream_scorer.telemetry.tracing.factory import scoring_trace; scoring_trace(None)"
         environ = {**COLLECTOR, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"}
         done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)

@@ -92,7 +92,7 @@ def test_csv_has_flat_columns_of_all_rows(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("text", ["=1", "+49 30", "-1", "@x", "\tx", "\rx"])
-def test_csv_text_is_no_formula(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_text_is_never_a_formula(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{text: text, "n": -5, "f": -0.5, "inner": {text: 'a,b\n"c"'}}]
     read = list(csv.reader(io.StringIO(shown(rows, OutputFormat.CSV, capsys), newline="")))
     assert read == [[f"'{text}", "n", "f", f"inner.{text}"], [f"'{text}", "-5", "-0.5", 'a,b\n"c"']]
@@ -218,6 +218,6 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chosen", [OutputFormat.JSON, OutputFormat.CSV, OutputFormat.PARQUET])
-def test_a_format_with_an_end_is_refused_without_one(chosen: OutputFormat) -> None:
+def test_a_format_with_a_footer_is_rejected_for_a_stream(chosen: OutputFormat) -> None:
     with pytest.raises(UsageError, match="--follow"), row_output(chosen, None, is_endless=True):
         pass

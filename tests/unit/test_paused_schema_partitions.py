@@ -1,4 +1,4 @@
-"""Unknown writers: how their schemas are fetched, and what waits for it meanwhile."""
+"""Unknown writer schemas: their fetch, and the partitions paused for it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class TestLookup:
     def test_an_id_is_missing_only_where_the_registry_confirms_another_one(
         self, registry: Registry, lookup: SchemaFetcher
     ) -> None:
-        """A registry that was restored from an old backup, or a gateway that answers 404 for all ids."""
+        """A registry that was restored from an old backup, or a gateway that returns 404 for all ids."""
         registry.lost.add(OWN)
         lookup.request(17)
         wait_until(lambda: len(registry.confirmations) > 2, lambda: "three confirmations")
@@ -177,7 +177,7 @@ class TestLookup:
         clock.late_s = 31.0
         with pytest.raises(UndecodableError):  # a record that was admitted before keeps its error
             lookup.writer(17)
-        assert not lookup.is_answered(17)  # and it is asked for again
+        assert not lookup.is_answered(17)  # and it is requested again
         wait_until(lambda: lookup.is_answered(17), lambda: "the new answer")
         assert lookup.writer(17) == SCHEMA
         lookup.close()
@@ -252,7 +252,7 @@ class TestLookup:
 
 
 class Reader:
-    """Notes what is held back and where it goes on."""
+    """Reader that records paused partitions and their resume offsets."""
 
     def __init__(self) -> None:
         self.held: set[Partition] = set()
@@ -325,7 +325,7 @@ class TestWaits:
         harness = Harness()
         assert not harness.read(0, 10, 17)
         harness.waits.resume_resolved()
-        assert harness.reported == []  # it has only just been asked for
+        assert harness.reported == []  # it was requested immediately before
         harness.answers.reasons[17] = "no connection"
         harness.waits.resume_resolved()
         harness.waits.resume_resolved()

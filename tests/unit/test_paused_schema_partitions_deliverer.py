@@ -1,4 +1,4 @@
-"""Callbacks of unknown writers in the deliverer's own loop, beside everything else that holds a partition back."""
+"""Callbacks of unknown writer schemas in the loop of the deliverer, beside other reasons to pause a partition."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lookup:
         self.known = {KNOWN}
 
     def request(self, _: int, **__: bool) -> None:
-        """It is known when it is."""
+        """Ignore: the schema is added by the test."""
 
     def is_answered(self, schema_id: int) -> bool:
         return schema_id in self.known
@@ -41,7 +41,7 @@ class Lookup:
 
 
 def fill(world: SimulatedReceivers) -> set[str]:
-    """Partition 0 begins with known writers, then one is unknown; partition 1 has none that is; tier 1 has both."""
+    """Partition 0 has known writers, then an unknown one; partition 1 only known ones; retry topic 1 has both."""
     names = set()
 
     def put(topic: str, number: int, name: str, schema_id: int, **changes: Any) -> None:

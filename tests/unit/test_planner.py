@@ -1,4 +1,4 @@
-"""Which callbacks scores lead to: groups, bodies, ids, and what cannot be part of one."""
+"""Callbacks planned from scores: groups, bodies, ids, and scores that are not part of one."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_the_id_is_a_uuid5_of_the_sources_in_order() -> None:
 
 
 def test_the_same_places_in_a_topic_that_was_created_again_make_other_ids() -> None:
-    """Receivers drop the ids that they have seen."""
+    """Receivers drop known ids."""
     old = record(1, scored_at=0)
     plans = [planned([record(0), old], replace(RULES, topic_id=name)) for name in ("one", "another")]
     ids = [(made.callbacks[0].callback_id, made.expired[0].callback_id) for made in plans]

@@ -1,4 +1,4 @@
-"""The judge of contacts and outcomes: each of fifty planted faults is found, and nothing in states without a fault."""
+"""Reconciliation of contacts and outcomes: each of fifty planted faults is found, and none in valid states."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BROKEN = Content(b"c", b"no contact at all")
 class Run:
     """Twelve inputs of one partition, all committed: 5 and 6 in review, 8 and 9 rejected, 11 in a retry topic.
 
-    Each part may be changed before it is judged. ``outputs`` by input, so that a fault names its victim.
+    Each part may be changed before the reconciliation. ``outputs`` is by input, so that a fault names its victim.
     """
 
     inputs: dict[int, Content] = field(default_factory=lambda: {n: input_content(source(n)) for n in range(N)})
@@ -63,15 +63,15 @@ class Run:
         return self.outputs[n][1]
 
     def put(self, n: int, content: Content) -> None:
-        """Another key or value in the output of an input."""
+        """Replace key or value of the output of an input."""
         self.outputs[n] = (self.outputs[n][0], content)
 
     def score(self, n: int, **changes: Any) -> None:
-        """Other fields in the score of an input."""
+        """Replace fields of the score of an input."""
         self.put(n, output_content(self.outputs[n][0], **changes))
 
     def audit(self, n: int, **changes: Any) -> None:
-        """Other fields in the audit entry of an input."""
+        """Replace fields of the audit entry of an input."""
         self.entries[n] |= changes
 
     def swap(self, one: int, other: int) -> None:
@@ -96,7 +96,7 @@ class Run:
 
 
 def swapped_values(run: Run) -> None:
-    """Only the values: each key stays in its place."""
+    """Exchange the values only."""
     first, second = run.content(1), run.content(2)
     run.put(1, first._replace(value=second.value))
     run.put(2, second._replace(value=first.value))
@@ -110,7 +110,7 @@ def swapped_numbers(run: Run) -> None:
 
 
 def bit(run: Run, n: int, at: int) -> None:
-    """One bit of a value is another."""
+    """Flip one bit of a value."""
     value = bytearray(run.content(n).value or b"")
     value[at] ^= 1
     run.put(n, run.content(n)._replace(value=bytes(value)))
@@ -254,7 +254,7 @@ def test_no_finding_repeats_a_value() -> None:
 
 
 class TestWithoutFault:
-    """States in which nothing is wrong, though something is not as in the usual run."""
+    """Valid states that differ from the usual run."""
 
     def test_a_truncated_rejection(self) -> None:
         run = Run()
@@ -323,7 +323,7 @@ SCORES, REVIEW, AUDIT = (Partition(topic, 0) for topic in ("scores", "review", "
 
 
 class TestRetention:
-    """An outcome that its topic may have deleted is not judged, and every other one is."""
+    """Outcomes that their topic may have deleted are not compared; all others are."""
 
     def truncated(self, *partitions: Partition, first: int) -> Run:
         """A run whose scores below ``first`` are deleted."""
@@ -399,7 +399,7 @@ class TestRetention:
 
     def test_deleted_and_still_there_on_another_partition(self) -> None:
         run = Run()
-        run.gaps = LogGaps([Partition("scores", 1)])  # which never held any of these
+        run.gaps = LogGaps([Partition("scores", 1)])  # which never had any of these
         report = run.report()
         assert report.is_balanced
 

@@ -22,7 +22,7 @@ def never_called(job: object) -> object:
 
 @pytest.fixture
 def signals() -> Iterator[list[int]]:
-    """What was seen of a signal whose handler outlasts whatever is left of the wait."""
+    """The observations of a signal whose handler takes longer than the rest of the wait."""
     seen: list[int] = []
 
     def obey(number: int, _frame: object) -> None:

@@ -203,7 +203,7 @@ class Harness:
         self.ledger.finish(Skipped(record))
 
     def publish(self) -> bool:
-        """The next try, late enough not to be held back by the last one's failure."""
+        """Publish again, after the backoff of the last failure."""
         self.now += 1.0
         return self.publisher.flush()
 
@@ -326,7 +326,7 @@ def test_a_skipped_record_is_committed_without_output() -> None:
 
 
 def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() -> None:
-    """The group is not subscribed to them, so the broker deletes a commit that is older than its retention."""
+    """The group is not subscribed to them, so the broker deletes commits older than its retention."""
     harness = Harness()
     harness.ledger.assign(RETRY, start_offset=2, next_offset=7)
     assert harness.publish()
@@ -402,7 +402,7 @@ def test_recovery_is_reported_with_a_new_producer_if_nothing_is_left_to_commit()
 
 
 def test_the_first_session_may_take_ten_seconds_before_a_failure_is_reported() -> None:
-    """On a new cluster the coordinator of transactions has to be made first: no warning of a healthy worker."""
+    """On a new cluster the transaction coordinator has to be created first: no warning of a healthy worker."""
     harness = Harness()
     harness.sink.open = lambda: Failed("_TIMED_OUT: retry call to resume")  # type: ignore[method-assign]
     for _ in range(10):
@@ -541,7 +541,7 @@ def test_a_revocation_with_late_responses_commits_the_finished_outcomes() -> Non
 
 
 def revoke(harness: Harness, dispatcher: Any = None) -> None:
-    """Revoke the partition, as the group does; without a dispatcher it has no request under way."""
+    """Revoke the partition as the group does; without a dispatcher no request is in flight."""
     nothing: Any = MagicMock()
     dispatcher = dispatcher or MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(
@@ -588,7 +588,7 @@ def test_a_single_refused_record_becomes_unpublishable_and_the_rest_is_published
 
 
 def test_a_broker_that_refuses_most_records_rejects_no_contact() -> None:
-    """A clock that is wrong: several refused times in one batch are reported as invalid records."""
+    """With a wrong clock, several rejected timestamps in one batch are reported as invalid records."""
     harness = Harness()
     for offset in range(10, 14):
         harness.finish(offset)
@@ -665,7 +665,7 @@ def test_a_renewal_never_moves_a_commit_back() -> None:
     harness.group.ends = {RETRY: 9}
     harness.publish()
     assert harness.sink.offsets == {RETRY: (9, "start=2")}
-    harness.group.ends = {}  # a seek: the end is not known any more
+    harness.group.ends = {}  # a seek: the end is unknown again
     harness.now += 60
     harness.publish()
     assert harness.sink.sizes == [0, 0], "renewed"

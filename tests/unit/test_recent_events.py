@@ -1,4 +1,4 @@
-"""The look at the last records of the features topic: bounded, and no reason for a file not to be loaded."""
+"""Scan of the last records of the features topic: bounded, and optional for the load of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge: a run without faults holds, and every kind of planted fault is found, at its place, and nothing else."""
+"""Reconciliation: no finding without a fault; every planted fault is found at its location, and nothing else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FIVE = [Output(source(offset)) for offset in range(5)]
 
 
 def only(report: Report, kind: FindingKind) -> Finding:
-    """The one finding there is."""
+    """Return the only finding."""
     assert report.counts == {kind: 1}
     assert not report.is_balanced
     [finding] = report.findings
@@ -271,7 +271,7 @@ class TestChains:
         outputs = FIVE[1:]
         inputs, spans = {0: range(1, 5)}, {0: CommittedRange(1, 5)}
         only(judged(inputs, outputs, self.THREE[1:], spans=spans), FindingKind.BROKEN_CHAIN)
-        # Where the log has deleted its oldest records that is no news. A gap later on still is.
+        # Deleted records at the beginning of the log are no finding. A gap later on is.
         assert judged(inputs, outputs, self.THREE[1:], spans=spans, gaps=LogGaps([Partition("audit", 0)])).is_balanced
         report = judged_simply(FIVE, [self.THREE[0], self.THREE[2]], gaps=LogGaps([Partition("audit", 0)]))
         assert report.counts[FindingKind.BROKEN_CHAIN] == 1
@@ -348,7 +348,7 @@ def test_no_number_is_cut_on_a_narrow_terminal(width: int) -> None:
 
 
 class TestDeferred:
-    """An input may wait in exactly one retry topic instead of having an outcome."""
+    """An input may be pending in exactly one retry topic instead of having an outcome."""
 
     def test_a_pending_contact_is_not_missing(self) -> None:
         report = judged_simply(FIVE[:3], deferred=[Retry(source(3)), Retry(source(4))])

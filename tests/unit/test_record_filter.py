@@ -33,7 +33,7 @@ def selects(one: SourceRecord | None = None, ids: RecordIds = IDS, **options: An
     selection = parse_filter(now_ms=NOW_MS, **options)
     one = record() if one is None else one
     matches = selection.matches(one, ids)
-    # The search in the bytes never loses a record that matches.
+    # The search in the bytes never misses a matching record.
     assert selection.may_match(one) or not matches
     return matches
 

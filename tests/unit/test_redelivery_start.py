@@ -1,4 +1,4 @@
-"""Start of a renamed delivery group beside callbacks that are delivered again by a decision."""
+"""Start of a renamed delivery group with redelivered callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reconcile` without the registry that the workers have: what cannot be read is no finding."""
+"""`reconcile` without the registry of the workers: unreadable records are no findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMED = b"\x00\x00\x00\x00\x07body"
 
 @dataclass
 class Found:
-    """A record, as far as it is looked at."""
+    """A minimal record."""
 
     value: bytes | None
     partition: int = 3
@@ -29,7 +29,7 @@ class Found:
 
 @dataclass
 class Judged:
-    """A report, as far as it is looked at."""
+    """A minimal report."""
 
     is_balanced: bool
 

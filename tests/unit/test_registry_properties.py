@@ -1,4 +1,4 @@
-"""``schema_registry.properties``: what is wrong is one line that names it, never a traceback and never a secret."""
+"""``schema_registry.properties``: an error is one line with the property, without traceback and secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a registry gives back as a schema may be any text."""
+"""Arbitrary texts as schemas of a registry."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_answer_that_is_none_costs_nothing_and_is_waited_out(schema: Schema) 
 
 
 class Client:
-    """The registry client, where a subject has a JSON schema, as Apicurio answers for it."""
+    """The registry client with a JSON schema under a subject, as Apicurio returns it."""
 
     def __init__(self, status: int) -> None:
         self._status = status

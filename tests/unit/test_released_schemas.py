@@ -17,7 +17,7 @@ from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 RELEASES = [(file, name) for file in SchemaFile for name in released_schemas(file)]
-# What a record of an older writer has in the fields that it lacks.
+# The defaults of fields that an older writer does not have.
 ADDED: dict[SchemaFile, dict[str, Any]] = {
     SchemaFile.CONTACT_FEATURES: {"attributes": {}},
     SchemaFile.CONTACT_SCORE: {"attributes": {}},
@@ -30,7 +30,7 @@ ADDED_TO_ENTRIES = {"event_id": "", "features_hash": None, "reused_from": None, 
 
 
 def value_of(schema: Any) -> Any:
-    """A value of a schema, none of whose fields has its default."""
+    """Return a value of a schema without default values."""
     if isinstance(schema, list):
         return value_of(schema[-1])
     kind = schema["type"] if isinstance(schema, dict) else schema
@@ -46,7 +46,7 @@ def value_of(schema: Any) -> Any:
 
 
 def only(value: Any, schema: Any) -> Any:
-    """The part of a value that a schema has."""
+    """Return the fields of a value that a schema has."""
     if isinstance(schema, dict) and schema["type"] == "record":
         return {field["name"]: only(value[field["name"]], field["type"]) for field in schema["fields"]}
     if isinstance(schema, dict) and schema["type"] == "array":
@@ -71,9 +71,7 @@ def test_records_of_a_release_are_read_with_defaults(file: SchemaFile, release: 
 
 
 @pytest.mark.parametrize(("file", "release"), RELEASES)
-def test_present_records_are_read_by_a_reader_of_the_release_that_has_the_present_schema(
-    file: SchemaFile, release: str
-) -> None:
+def test_present_records_are_read_by_a_release_with_the_present_schema(file: SchemaFile, release: str) -> None:
     present, older = load_schema(file), released_schemas(file)[release]
     value = value_of(present)
     reader = Codec.single_object(older, [present])
@@ -81,7 +79,7 @@ def test_present_records_are_read_by_a_reader_of_the_release_that_has_the_presen
 
 
 @pytest.mark.parametrize("file", SchemaFile)
-def test_new_fields_stand_behind_those_of_every_release(file: SchemaFile) -> None:
+def test_new_fields_follow_those_of_every_release(file: SchemaFile) -> None:
     def names(schema: Any) -> list[str]:
         return [field["name"] for field in schema["fields"]]
 

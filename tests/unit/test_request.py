@@ -1,4 +1,4 @@
-"""Division of a request: at the borders of partitions first, then by what the bisection has found."""
+"""Split of a request: first at the borders of partitions, then by the results of the bisection."""
 
 from __future__ import annotations
 

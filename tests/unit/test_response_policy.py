@@ -1,4 +1,4 @@
-"""Rows of the table of contract section 5: what a response is, and what follows from a failure."""
+"""Rows of the table of contract section 5: the class of a response, and the decision after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which retry partitions a worker reads: those that go with its input partitions, through every rebalance."""
+"""Retry partitions of a worker: those of its input partitions, after every rebalance."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Client:
         return given
 
     def close(self) -> None:
-        """Ends it."""
+        """Ignore."""
 
 
 class Owner:
@@ -98,7 +98,7 @@ class Owner:
 
 
 class Group:
-    """A source that is given partitions and loses them."""
+    """A source whose partitions are assigned and revoked by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -120,7 +120,7 @@ class Group:
 
     @property
     def read(self) -> list[str]:
-        """The retry partitions that are read; the owner knows of the same."""
+        """Return the retry partitions that are read, which equal those of the owner."""
         here = sorted(self.retries.positions)
         assert here == sorted(partition for partition in self.owner.owns if partition.topic != "in")
         return [f"{topic}/{number}" for topic, number in here]

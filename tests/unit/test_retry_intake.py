@@ -1,4 +1,4 @@
-"""Records of retry topics: whose they are, and when."""
+"""Records of retry topics: their group, and their due time."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestStartBounds:
         assert intake(BOUNDS).examine(other, NOW_MS) == other._replace(origin="in/2/0")
 
     def test_where_the_group_has_a_commit_the_commit_is_the_bound(self) -> None:
-        """So an offset that an operator moves forward on the features topic costs no contact that waits."""
+        """An offset that an operator moves forward on the features topic skips no pending contact."""
         given = deferred(partition=1)
         assert intake(BOUNDS).examine(given, NOW_MS) == given._replace(origin="in/3/17")
 
@@ -88,7 +88,7 @@ class TestStartBounds:
 
 
 def test_a_contact_of_a_former_features_topic_is_named_by_its_own_place() -> None:
-    """Its old place is that of a record of the present topic; it is neither lost nor taken for that one."""
+    """Its former location is that of another record now; the contact is neither lost nor confused with that record."""
     accepted = StartBounds(frozenset({("retry-2", 1)}), {("in", 3): 100}, {("in", 3): NOW_MS - 60_000})
     former = deferred(written_s=61)
     assert intake(accepted).examine(former, NOW_MS) == former._replace(origin="retry-2/1/5")

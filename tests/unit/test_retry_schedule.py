@@ -1,4 +1,4 @@
-"""The schedule and the headers of retry topics, which anyone may have written."""
+"""The schedule of retry topics, and their headers, which may be invalid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(headers: Headers, topic: str = "retry-2") -> SourceRecord:
 
 
 def step(level: int, due_in_s: float, *, written_s: float = 0.0, delays: RetryDelays = DELAYS) -> object:
-    """What is done with a head that was written so many seconds ago and is due in so many."""
+    """Return the decision for a head that was written so many seconds ago and is due in so many."""
     return delays.next_step(
         level, NOW_MS + round(due_in_s * 1000), written_ms=NOW_MS - round(written_s * 1000), now_ms=NOW_MS
     )

@@ -1,4 +1,4 @@
-"""Scenarios: what a file may say, what ships, and how one is played. The clock is the test's."""
+"""Scenarios: their files, the shipped ones, and their execution with a simulated clock."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Stage:
         self.api.play(parse_scenario({"step": list(steps), **more}, "here"), self.lines.append)
 
     def request(self, at_s: float) -> int | None:
-        """A score request so long after the first; the status that a fault gives it."""
+        """Send a score request at a time after the first; return the status of its fault."""
         self.now = 500.0 + at_s
         self.api.arrived()
         action = self.api.faults.take("score")
@@ -278,7 +278,7 @@ def test_the_worker_of_the_demo_has_the_settings_that_the_demo_prints() -> None:
 
 
 class FakeSimulator:
-    """Gives a state and an account; the real one is asked over HTTP."""
+    """Simulator with a fixed state and account, without HTTP."""
 
     def __init__(self, state: PlayState | None, **requests: dict[str, int]) -> None:
         self._state, self._requests = state, requests

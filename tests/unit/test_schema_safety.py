@@ -1,4 +1,4 @@
-"""Schemas that anyone may have registered: those that would cost hours or gigabytes are refused, usual ones are not."""
+"""Arbitrary schemas: those that would take hours or gigabytes are rejected, usual ones are not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEADER = b"\0\0\0\0\7"
 
 
 def with_more(kind: Any) -> dict[str, Any]:
-    """The schema of a newer producer: one field more, which is skipped when it is read."""
+    """Return the schema of a newer producer with one more field, which is skipped by the reader."""
     return {**FEATURES, "fields": [*FEATURES["fields"], {"name": "more", "type": kind}]}
 
 
@@ -39,7 +39,7 @@ def record(name: str, *kinds: Any) -> dict[str, Any]:
 
 
 def laughs(depth: int) -> dict[str, Any]:
-    """A type that holds another one twice, and that one the next twice, …: 2 ** depth nulls, in no byte at all."""
+    """Return a type that contains another one twice, and so on: 2 ** depth nulls in no bytes."""
     kind = record("R0", "null")
     for n in range(1, depth + 1):
         kind = record(f"R{n}", kind, f"R{n - 1}")

@@ -17,7 +17,7 @@ REASON = "schema id 17 cannot be fetched: schema registry r:8081: no connection"
 
 
 class RecordingLog:
-    """A log that keeps its lines."""
+    """A logger that records its events."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
@@ -47,7 +47,7 @@ def test_readyz_of_the_scorer_has_the_reason_and_its_start() -> None:
     assert metrics.value(CIRCUIT_BREAKER_OPEN, reason="registry") == 1
     assert observe.readiness_failure() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
     assert log.lines[-1] == ("schema registry unavailable", {"detail": REASON})
-    observe.commit_blocked("no broker")  # nothing can be published at all: that is said first
+    observe.commit_blocked("no broker")  # nothing can be published: this reason comes first
     assert str(observe.readiness_failure()).startswith("kafka: no broker")
     observe.commit_blocked(None)
     observe.schemas_pending(None)

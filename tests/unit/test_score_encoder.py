@@ -1,4 +1,4 @@
-"""Scores as they are written: byte for byte what the codec makes of the contract's fields, and what fastavro reads."""
+"""Encoder of scores: byte-identical to the codec and readable by fastavro."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = load_schema(SchemaFile.CONTACT_SCORE)
 CODEC = Codec.single_object(SCHEMA)
 TEXTS = st.text(max_size=80)
 NUMBERS = st.floats(allow_nan=False)
-# A varint grows by a byte at these, and times of our days take a way of their own.
+# A varint grows by a byte at these, and present times have a code path of their own.
 EDGES = [value + step for value in (0, 2**13, 2**34, 2**41) for step in (-1, 0, 1)]
 TIMES = st.sampled_from(EDGES) | st.integers(-(2**63), 2**63 - 1)
 REQUESTS = st.builds(
@@ -87,7 +87,7 @@ def test_every_score_is_what_the_codec_writes(
 ) -> None:
     writer = ScoreEncoder(CODEC)
     for contact in contacts:
-        for request in requests:  # they alternate, so that nothing of one stays for the other
+        for request in requests:  # they alternate, so that no state of one is reused for the other
             scored = Scored(contact, request, *numbers, reasons)
             value = writer.encode(scored)
             assert value == CODEC.encode(fields_of(scored))

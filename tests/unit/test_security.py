@@ -1,4 +1,4 @@
-"""Evidence for docs/asvs.md that no other test gives, and the page against the tests that it names."""
+"""Checks of docs/asvs.md without another test, and of the test names on that page."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_no_point_stands_twice() -> None:
     assert sorted(numbers) == sorted(set(numbers))
 
 
-# --- what the code does not do
+# --- forbidden calls
 
 
 def calls() -> list[tuple[str, ast.Call]]:

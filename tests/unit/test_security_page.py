@@ -1,4 +1,4 @@
-"""docs/security.md against the code: rights that suffice and no others; secrets that are shown nowhere."""
+"""docs/security.md against the code: the exact rights, and secrets that are never shown."""
 
 from __future__ import annotations
 

@@ -678,7 +678,7 @@ def test_a_secret_file_named_in_the_settings_file_is_relative_to_it(tmp_path: Pa
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_files_in_any_encoding_of_unicode(tmp_path: Path, encoding: str) -> None:
-    """PowerShell's `>` writes UTF-16, Notepad a mark: the login service refused such a secret with 401."""
+    """PowerShell's `>` writes UTF-16, Notepad a byte order mark: such a secret got a 401 from the login service."""
     secret, properties, file = (tmp_path / name for name in ("secret", "kafka.json", "settings.toml"))
     secret.write_bytes(f"{SECRET}\r\n".encode(encoding))
     properties.write_bytes(f'{{"sasl.password": "{SECRET}é"}}\r\n'.encode(encoding))
@@ -817,7 +817,7 @@ def test_an_invalid_properties_file_is_reported_without_its_content(tmp_path: Pa
     assert str(secrets) in lines[0]
 
 
-# --- what commands ask for
+# --- settings required by commands
 
 
 def test_require_api_names_what_is_missing_and_how_to_set_it() -> None:

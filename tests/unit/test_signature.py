@@ -1,4 +1,4 @@
-"""Signatures: `standardwebhooks`' own verifier takes them, and nothing that was tampered with."""
+"""Signatures: `standardwebhooks` verifies them and rejects modified callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What faults make of an answer: damaged results, and answers in the simulator's own words."""
+"""Responses with faults: edited results, and errors in the form of the platform."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_edits_are_applied_in_order_to_any_remaining_results() -> None:
     )
 
 
-# --- answers in the simulator's own words
+# --- scripted responses
 
 
 def answer(path: FaultPath = "score", asked: tuple[str, ...] = (), **action: Any) -> Any:

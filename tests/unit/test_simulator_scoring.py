@@ -36,7 +36,7 @@ def complaint(request: Any, **config: Any) -> tuple[str, str | None]:
 
 
 def test_a_contact_has_the_same_score_in_every_process() -> None:
-    # Written down, because a value that is computed here would hide a change with PYTHONHASHSEED.
+    # Constants, since computed values would hide a dependence on PYTHONHASHSEED.
     assert result(contact()) == {
         "contactId": "C-1",
         "score": 0.936978,
@@ -164,7 +164,7 @@ def test_a_malformed_request_is_refused_and_names_the_place(request_body: Any, f
     ],
 )
 def test_a_malformed_contact_is_refused_wherever_it_stands(malformed: dict[str, Any], field: str) -> None:
-    # The good contact comes first: what the model remembers of its shape must not let the other one pass.
+    # The good contact comes first: its cached shape must not make the other one valid.
     request = {"contacts": [contact("good"), malformed]}
     assert complaint(request) == (field, "C-1")
     assert complaint(request, names_invalid_contacts=False) == (field, None)

@@ -1,4 +1,4 @@
-"""Producer sessions: each ends as soon as it is given up, and what cannot even be made holds instead of ending all."""
+"""Producer sessions: each is closed at once when it is discarded; a failed creation opens the breaker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def made_sink(config: dict[str, Any], monotonic: Callable[[], float] = lambda: 0
 
 
 class Client:
-    """A producer that keeps its callbacks, as the real one does, and does what ``fails`` does not name."""
+    """A producer that keeps its callbacks, as the real one does; the calls in ``fails`` raise."""
 
     living: ClassVar[weakref.WeakSet[Client]] = weakref.WeakSet()
     fails: ClassVar[str] = ""
@@ -42,7 +42,7 @@ class Client:
         self.living.add(self)
 
     def purge(self) -> None:
-        """Nothing waits."""
+        """Nothing is queued."""
 
     def __getattr__(self, name: str) -> Any:
         def call(*_: Any, **__: Any) -> None:
@@ -71,10 +71,10 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("fails", ["init_transactions", "commit_transaction"])
-def test_a_session_that_is_given_up_is_gone_before_the_collector_comes(
+def test_a_discarded_session_is_closed_without_the_garbage_collector(
     monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """One a second while a right is missing: left to the collector there were forty at once, each with its sockets."""
+    """One a second while a right is missing: left to the garbage collector, forty existed at once with sockets."""
     monkeypatch.setattr(transactional_producer, "Producer", Client)
     monkeypatch.setattr(Client, "fails", fails)
     sink = made_sink({})
@@ -86,7 +86,7 @@ def test_a_session_that_is_given_up_is_gone_before_the_collector_comes(
 
 
 @pytest.mark.parametrize("name", ["ILLEGAL_GENERATION", "FENCED_MEMBER_EPOCH", "STALE_MEMBER_EPOCH"])
-def test_a_group_that_has_moved_on_is_noticed_under_both_protocols(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_newer_generation_is_detected_under_both_protocols(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(transactional_producer, "Producer", Client)
     monkeypatch.setattr(Client, "fails", "send_offsets_to_transaction")
     monkeypatch.setattr(Client, "code", getattr(KafkaError, name))
@@ -99,7 +99,7 @@ def test_a_group_that_has_moved_on_is_noticed_under_both_protocols(monkeypatch: 
 
 
 @pytest.mark.parametrize(("took_s", "late"), [(6.0, False), (8.0, True)])
-def test_a_failure_after_half_of_the_time_outs_may_come_from_the_size_of_the_transaction(
+def test_a_failure_after_half_of_the_time_out_may_be_due_to_the_transaction_size(
     monkeypatch: pytest.MonkeyPatch, took_s: float, *, late: bool
 ) -> None:
     monkeypatch.setattr(transactional_producer, "Producer", Client)
@@ -125,8 +125,8 @@ def test_a_transaction_is_slow_when_one_of_twice_the_size_would_be_late(
     assert committed.slow is slow
 
 
-def test_a_session_that_has_lost_all_brokers_writes_no_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hung in the first one after an outage and aborted it; with it went 97 scores whose end Kafka had lost."""
+def test_a_session_without_brokers_starts_no_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hung in the first transaction after an outage and aborted it, which lost 97 scores."""
     monkeypatch.setattr(transactional_producer, "Producer", Reporting)
     Reporting.reports[:] = [KafkaError(KafkaError._ALL_BROKERS_DOWN)]  # before the session was there
     sink = made_sink({})
@@ -139,8 +139,8 @@ def test_a_session_that_has_lost_all_brokers_writes_no_transaction(monkeypatch: 
     assert sink.is_open
 
 
-def test_a_file_that_is_gone_when_a_session_is_made_is_waited_for() -> None:
-    """A certificate that is being changed, for example: the worker goes on when it is back."""
+def test_a_file_missing_at_session_creation_is_retried() -> None:
+    """For example a certificate that is being replaced: the worker continues when it exists again."""
     properties = {"security.protocol": "ssl", "ssl.key.location": "/no/such/key.pem", "log_level": 0}
     failed = made_sink({"bootstrap.servers": "127.0.0.1:1", "transactional.id": "one", **properties}).open()
     assert failed is not None

@@ -1,4 +1,4 @@
-"""What the client reports in the place of a record: what ends the worker, and what is only said."""
+"""Errors that the client returns instead of a record: fatal ones, and those that are only logged."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_denied_commit_lookup_names_the_missing_right(monkeypatch: pytest.Monk
 
 
 def test_a_client_that_is_at_its_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fenced by another with its `group.instance.id`, it read nothing more, and the worker called itself ready."""
+    """Fenced by another member with its `group.instance.id`, it read nothing more while the worker was ready."""
 
     class Fenced(Reported):
         def error(self) -> KafkaError:

@@ -1,4 +1,4 @@
-"""How many records one read takes: by the size of those before, so that few large ones do not fill the memory."""
+"""Number of records of one read: by the size of those before, so that large records do not fill the memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Message:
 
 
 class FakeConsumer:
-    """Has as many records as it is asked for."""
+    """Consumer with any number of records."""
 
     headers: list[tuple[str, bytes]]
     asked: list[int]

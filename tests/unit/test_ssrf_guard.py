@@ -1,4 +1,4 @@
-"""Where callbacks may go: every closed address in every spelling, and the URL as far as a start can check it."""
+"""SSRF guard of callbacks: every blocked address in every spelling, and the checks of the URL at startup."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CLOSED = {
     "64:ff9b:1::a9fe:a9fe": "169.254.169.254",
     "64:ff9b:1:a9fe:00a9:fe00::": "169.254.169.254",
     "2001:0:a9fe:a9fe::1": "169.254.169.254",  # the Teredo server
-    "2001:0:1234:5678:0:0:5601:5601": "169.254.169.254",  # the Teredo client, its bits turned over
+    "2001:0:1234:5678:0:0:5601:5601": "169.254.169.254",  # the Teredo client, with inverted bits
     "2001:db8::5efe:a9fe:a9fe": "169.254.169.254",  # ISATAP
     "2001:db8::200:5efe:a9fe:a9fe": "169.254.169.254",
     "::ffff:100.100.100.200": "metadata",
@@ -97,7 +97,7 @@ def test_loopback() -> None:
 )
 @pytest.mark.parametrize("scheme", ["https", "http"])
 def test_a_closed_address_is_refused_in_every_spelling(host: str, scheme: str) -> None:
-    """By the system's own resolver: what it takes for an address needs no name server."""
+    """With the resolver of the system, which parses addresses without a name server."""
     with pytest.raises(SettingsError, match=r"callbacks\.url: .* is refused") as caught:
         guard_for(f"{scheme}://{host}/path-of-t0p-s3cret", allow_http=True)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a command prints is a report: no encoding, full disk or closed stream changes a verdict or repeats work."""
+"""Output of commands: no encoding, full disk or closed stream changes an exit code or repeats work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = "käufer ≥ 0.75 … ✓ \udc80"
 
 
 class Failing(io.StringIO):
-    """A stream on a disk without room, or a pipe without a reader."""
+    """A stream on a full disk, or a pipe without a reader."""
 
     def __init__(self, number: int = errno.ENOSPC) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def in_encoding(name: str) -> io.TextIOWrapper:
 
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The standard streams of the command: put others in their place."""
+    """Replace the standard streams of the command."""
     given: dict[str, Any] = {"stdout": io.StringIO(), "stderr": io.StringIO()}
 
     def run(*arguments: str) -> int:
@@ -66,7 +66,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often `topics create` did its work; it prints a line for each topic."""
+    """Return how often `topics create` was executed; it prints a line for each topic."""
     done: list[int] = []
 
     def create_topics(*_: Any, **__: Any) -> TopicsReport:
@@ -190,7 +190,7 @@ REDIRECTIONS = {
 
 @pytest.mark.parametrize("redirection", REDIRECTIONS)
 def test_a_process_of_its_own(redirection: str) -> None:
-    """With real descriptors: Python would exit with 120 when it cannot flush, and give a closed number to a file."""
+    """With real descriptors: Python would exit with 120 after a failed flush, and reuse a closed descriptor."""
     program = "import sys; from stream_scorer.cli import main; sys.exit(main())"
     environ = dict.fromkeys(("GENESYS_CLIENT_ID", "GENESYS_CLIENT_SECRET", "GENESYS_MODEL_ID"), "x")
     line = f"set -o pipefail; {sys.executable} -c '{program}' config check {redirection}"

@@ -1,4 +1,4 @@
-"""The start: token and model are confirmed before the worker joins its group; trouble waits outside, a refusal ends."""
+"""Startup check: token and model are confirmed before the worker joins its group; outages delay it, errors end it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def down(message: str = "HTTP 503", status: int | None = 503, after_s: float | N
 
 
 class Stopping(threading.Event):
-    """An event whose waits pass at once: each moves the clock on, and calls ``on_wait``."""
+    """An event whose waits return at once: each advances the clock and calls ``on_wait``."""
 
     def __init__(self, harness: Harness) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Stopping(threading.Event):
 
 
 class Harness:
-    """The real check, observer, quota and metrics under a clock that is set; ``results`` are what the API answers."""
+    """The real check, observer, quota and metrics with a simulated clock; ``results`` are the responses of the API."""
 
     def __init__(self, *results: ModelCheck, requests_per_minute: int = 300) -> None:
         self.now = 1_000.0
@@ -100,7 +100,7 @@ def test_a_refusal_of_the_platform_ends_the_start(before: int) -> None:
     assert len(harness.checked_at) == before + 1
 
 
-def test_trouble_backs_off_and_then_keeps_the_rhythm_of_probes() -> None:
+def test_failures_back_off_up_to_the_probe_interval() -> None:
     harness = Harness(*[down()] * 8, CONFIRMED)
     assert harness.start.confirm()
     waited = [later - earlier for earlier, later in zip(harness.checked_at, harness.checked_at[1:], strict=False)]
@@ -113,7 +113,7 @@ def test_a_short_backoff_does_not_become_a_burst() -> None:
 
 
 @pytest.mark.parametrize(("demanded_s", "obeyed_s"), [(7.0, 7.0), (900.0, 900.0), (86_400.0, 900.0)])
-def test_retry_after_is_obeyed_at_most_900_s_at_a_time(demanded_s: float, obeyed_s: float) -> None:
+def test_retry_after_is_limited_to_900_s(demanded_s: float, obeyed_s: float) -> None:
     harness = Harness(down(after_s=demanded_s), CONFIRMED)
     assert harness.start.confirm()
     assert harness.checked_at == pytest.approx([0.0, obeyed_s])
@@ -155,7 +155,7 @@ def check_live(harness: Harness) -> None:
     assert harness.observe.liveness_failure(120.0, 300.0) is None
 
 
-def test_it_stays_live_through_the_longest_wait() -> None:
+def test_livez_is_ok_during_the_longest_wait() -> None:
     harness = Harness(down(after_s=86_400.0), CONFIRMED)
     harness.on_wait = lambda: check_live(harness)
     assert harness.start.confirm()

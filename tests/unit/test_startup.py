@@ -22,7 +22,7 @@ TOPIC = "contact-features"
 
 
 class FarBroker:
-    """A client whose broker answers so late: a look that is shorter never sees the answer."""
+    """A client with a slow broker: a request with a shorter time-out gets no response."""
 
     def __init__(self, answers_after_s: float) -> None:
         self._answers_after_s = answers_after_s
@@ -40,7 +40,7 @@ class FarBroker:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[FarBroker], list[str]]:
-    """Starts a worker as far as the topics, and returns what it said."""
+    """Start a worker up to the check of its topics and return its log."""
 
     def start(broker: FarBroker) -> list[str]:
         monkeypatch.setattr(admin_client, "AdminClient", lambda _: broker)

@@ -1,4 +1,4 @@
-"""A stop before the work has begun: an API, a broker or a registry that never answers must not delay it."""
+"""A stop during startup: an unresponsive API, broker or registry must not delay it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_hanging_call_does_not_delay_shutdown(
         running.start()
         connection, _ = server.accept()
         with connection:
-            assert connection.recv(1)  # it asks, and will not be answered
+            assert connection.recv(1)  # its request gets no response
             service.stop()
             running.join(3)
             assert not running.is_alive()

@@ -1,4 +1,4 @@
-"""Settings that cannot work are one clear line each; good ones give the target."""
+"""Invalid settings are one clear line each; valid ones create the target."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_log_needs_nothing() -> None:
 
 @pytest.mark.parametrize("url", [f"{LOCAL}/", f"{LOCAL}?to=a/", "https://example.com/"])
 def test_a_slash_at_the_end_stays(url: str) -> None:
-    """To many servers it is another place, and they redirect from one to the other."""
+    """For many servers it is another resource, with a redirect between both."""
     assert load_settings(environ={"STREAM_SCORER_CALLBACKS__URL": url}).callbacks.url == url
 
 

@@ -1,4 +1,4 @@
-"""The body of contract section 7, and what every answer means; over real HTTP: tests/e2e/test_webhook_http.py."""
+"""The body of contract section 7, and the class of every response; over real HTTP: tests/e2e/test_webhook_http.py."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_times(at_ms: int, text: str) -> None:
     assert iso_time(at_ms) == text
 
 
-# --- what an answer means
+# --- responses
 
 MEANINGS = {
     DeliveryKind.DELIVERED: (200, 201, 202, 204, 299),
@@ -134,7 +134,7 @@ def test_a_redirect_does_not_show_where_it_leads() -> None:
     assert "not followed" in got.message
 
 
-# --- names, secrets, and what cannot be sent
+# --- names, secrets, and invalid requests
 
 
 @pytest.mark.parametrize(

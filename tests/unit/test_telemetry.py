@@ -209,7 +209,7 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
 
 
 def test_workers_have_an_instance_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a collector takes their counters for one, which goes up and down."""
+    """Otherwise a collector mixes their counters into one series that rises and falls."""
     for made in (ServiceMetrics("run", instance="scorer-0"), ServiceMetrics("callbacks", instance="scorer-0")):
         assert 'service_instance_id="scorer-0"' in made.exposition()[1].decode()
         made.close()
@@ -304,9 +304,9 @@ def test_exporters_are_closed_in_parallel_with_a_time_limit(monkeypatch: pytest.
 
 
 def test_a_hanging_collector_delays_the_shutdown_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traces and metrics together: one after the other it was twice as long."""
+    """Traces and metrics in parallel: in sequence it took twice as long."""
     monkeypatch.setattr(collectors, "CLOSE_S", 2.0)
-    with socket.create_server(("127.0.0.1", 0)) as collector:  # connects, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as collector:  # accepts connections and never responds
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.getsockname()[1]}")
         settings = Settings.model_validate(
             {"admin": {"port": 0}, "genesys": {"client_id": "i", "client_secret": "s", "model_id": "m"}}

@@ -1,4 +1,4 @@
-"""A wrong clock of this machine: the broker refuses every record's time, and none of the records is to blame."""
+"""A wrong clock of this machine: the broker rejects every timestamp, which is not the fault of the records."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_with_several_records_in_a_batch_only_the_transaction_has_the_reason(
     assert "this machine's clock is wrong" in failed.message
 
 
-def test_it_is_no_word_about_a_record() -> None:
+def test_an_invalid_timestamp_is_no_record_error() -> None:
     assert KafkaError.INVALID_TIMESTAMP not in RECORD_ERRORS
 
 
-def test_another_refusal_still_is_one(sink: TransactionalSink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_rejection_is_a_record_error(sink: TransactionalSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Refusing, "reported", KafkaError.POLICY_VIOLATION)
     refused = sink.publish(RECORDS, [], None)
     assert isinstance(refused, RecordsRejected)

@@ -1,4 +1,4 @@
-"""Topic ids: whose offsets are committed, on brokers of every kind."""
+"""Topic ids: the check before a commit, with every kind of broker."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_commit_of_the_present_topic_keeps_all_it_carries() -> None:
 
 @pytest.mark.parametrize("metadata", ["start=3", "", "lane=2"])
 def test_a_commit_without_topic_adopts_the_present_id(metadata: str) -> None:
-    """As the version before writes it, or an operator; so after a rollback."""
+    """As written by the previous version, for example after a rollback, or by an operator."""
     brokers = Brokers(**{"in": "a"})
     one = identity(brokers)
     one.begin([committed(metadata)], 1.0)
@@ -101,7 +101,7 @@ def test_a_topic_that_is_created_again_while_it_is_read_is_found_before_the_comm
 
 
 def test_a_topic_that_comes_back_without_commits_is_found_by_the_process_that_read_the_former_one() -> None:
-    """Kafka drops the commits of a topic that is deleted, and the rebalance takes its partitions meanwhile."""
+    """Kafka deletes the commits of a deleted topic, and a rebalance revokes its partitions meanwhile."""
     brokers = Brokers(**{"in": "a"})
     one = identity(brokers)
     one.begin([committed("start=3;topic=a")], 1.0)

@@ -1,4 +1,4 @@
-"""W3C Trace Context as it is read from headers and handed on."""
+"""W3C Trace Context: read from headers and propagated."""
 
 from __future__ import annotations
 

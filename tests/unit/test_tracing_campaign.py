@@ -1,4 +1,4 @@
-"""The spans of the campaign worker, and what its records say of traces."""
+"""Spans of the campaign worker, and the trace headers of its records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spans of the scoring worker, made by the real SDK and kept in memory."""
+"""Spans of the scoring worker, created by the real SDK and kept in memory."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_a_commit_with_a_lost_response_has_its_span_once_it_is_resolved(harness:
 
 
 def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit ends thousands of spans at once: with the SDK's own queue most of them are gone."""
+    """A commit ends thousands of spans at once: the SDK's default queue drops most of them."""
     exporter = InMemorySpanExporter()
     monkeypatch.setattr("opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter", lambda: exporter)
     tracer = ScoringTracer(

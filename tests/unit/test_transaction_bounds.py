@@ -1,4 +1,4 @@
-"""A line that carries small transactions only: each service finds a size that passes, and grows again afterwards."""
+"""A slow link that allows only small transactions: each service finds a size that succeeds and grows afterwards."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_scoring_worker_shrinks_its_transactions_until_one_is_written_in_tim
         rounds += 1
         assert rounds < 50, harness.sink.sizes
     assert harness.sink.sources() == list(range(10, 1_010))
-    assert max(harness.sink.sizes[4:]) <= 2 * 100 + 2  # it grew to what fails, and not beyond
+    assert max(harness.sink.sizes[4:]) <= 2 * 100 + 2  # it grew up to the size that fails
     harness.sink.answers = []
     for offset in range(1_010, 3_010):
         harness.finish(offset)
@@ -171,7 +171,7 @@ def test_the_deliverer_shrinks_its_transactions_until_one_is_written_in_time(lim
 
 
 class PlannerHarness:
-    """The planner's own loop over the lists of `SimulatedReceivers`."""
+    """The loop of the planner with the in-memory broker of `SimulatedReceivers`."""
 
     def __init__(self, world: SimulatedReceivers) -> None:
         self.world = world
@@ -224,7 +224,7 @@ class PlannerHarness:
         source.subscribe(self.planner)
 
     def rounds(self, most: int) -> None:
-        """Runs the loop until all scores are planned."""
+        """Run the loop until all scores are planned."""
         self.callbacks.open()
         for _ in range(most):
             self.round()
@@ -233,7 +233,7 @@ class PlannerHarness:
         raise AssertionError(self.sink.sizes)
 
     def round(self) -> None:
-        """One round of the loop."""
+        """Run one round of the loop."""
         self.planner._process()
         self.callbacks.flush_due()
         self.world.now += 0.5

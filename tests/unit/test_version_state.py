@@ -1,4 +1,4 @@
-"""Circuit breaker of a model version, and when those of all versions open the API's."""
+"""Circuit breaker of a model version, and the condition under which those of all versions open that of the API."""
 
 from __future__ import annotations
 

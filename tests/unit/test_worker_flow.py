@@ -1,6 +1,6 @@
-"""The scoring worker's loop beside a blocked partition: real ledger and flow control, Kafka and API are lists.
+"""Loop of the scoring worker with a blocked partition: real ledger and flow control, in-memory Kafka and API.
 
-And beside retry partitions, whose heads wait until they are due.
+Also with retry partitions, whose heads wait until they are due.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GROUP = "scorer"
 
 
 class Source:
-    """An endless topic. A poll delivers the partitions in order, as a client does that has fetched them in chunks."""
+    """An endless topic. A poll delivers the partitions in order, as a client with fetched chunks does."""
 
     def __init__(self, headers_bytes: int = 0) -> None:
         self.at: Counter[Partition] = Counter()
@@ -75,7 +75,7 @@ class Source:
 
 
 def examine(record: SourceRecord, now_ms: int) -> Contact | Rejected:
-    """Contacts of one partition wait for the API; those of the others are finished immediately."""
+    """Keep contacts of one partition waiting for the API; finish those of the others immediately."""
     del now_ms
     if record.partition == BLOCKED.number:
         return contact(f"c-{record.offset}", source=record)
@@ -144,7 +144,7 @@ class Harness:
         anything.in_flight = anything.batched = 0
 
     def round(self) -> None:
-        """One round of the loop, and the transaction that ends it."""
+        """Run one round of the loop with its transaction."""
         self.now += 0.01
         self.worker._poll()
         self.commit()
@@ -199,7 +199,7 @@ def test_headers_count_as_memory() -> None:
 
 
 def test_a_head_that_is_not_due_skips_no_record_that_was_read_before_it_and_not_admitted() -> None:
-    """One poll delivers both. The flow control has paused the partition at the first, where it is read again."""
+    """One poll delivers both. The flow control has paused the partition at the first one, where it is read again."""
     amount = 60
     harness = Harness(
         window=5, partitions=[RETRY], source=RetrySource(amount), examine=lambda record, _: rejected(record)
