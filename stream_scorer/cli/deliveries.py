@@ -194,10 +194,11 @@ def discard(
     options: DeliveryOptions,
     choices: JobChoices,
     *,
-    note: RequiredNoteOption,
+    note: RequiredNoteOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Close rejected callbacks for good, with a reason: nothing is sent, and the records stay on their topic."""
+    choices.check_note(note)
     settings = load_settings(config)
     desk = DeliveryDesk(settings)
 

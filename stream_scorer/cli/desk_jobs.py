@@ -17,6 +17,7 @@ from rich.progress import Progress, TextColumn
 from stream_scorer.cli.interrupts import Interruption, interrupting
 from stream_scorer.cli.options import FormatOption, OutOption
 from stream_scorer.cli.output_formats import row_output
+from stream_scorer.desk.record_desk import NOTE_MISSING
 from stream_scorer.errors import BrokerError, CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ OperatorOption: TypeAlias = Annotated[
     typer.Option("--operator", metavar="NAME", help="Who decides, for the audit; by default user@host."),
 ]
 NoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
-RequiredNoteOption: TypeAlias = Annotated[str, typer.Option("--note", metavar="TEXT", help="Reason, for the audit.")]
+RequiredNoteOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--note", metavar="TEXT", help="Reason, for the audit. Needed, unless a job is resumed."),
+]
 RateOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -65,6 +69,15 @@ class JobChoices:
     yes: bool
     output: OutputFormat | None
     out: Path | None
+
+    def check_note(self, note: str) -> None:
+        """Check that a new job has a reason; that of a named one may have been given when it began.
+
+        Raises:
+            UsageError: it has none.
+        """
+        if self.job is None and not note.strip():
+            raise UsageError(NOTE_MISSING)
 
     def confirm(self, question: Callable[[], str]) -> None:
         """Ask on the terminal, unless ``--yes`` was given.

@@ -179,10 +179,11 @@ def discard(
     options: RejectedOptions,
     choices: JobChoices,
     *,
-    note: RequiredNoteOption,
+    note: RequiredNoteOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Close rejected contacts for good, with a reason: nothing is replayed, and the records stay on their topic."""
+    choices.check_note(note)
     settings = load_settings(config)
     desk = RejectedDesk(settings)
 

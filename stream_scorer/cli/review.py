@@ -88,13 +88,14 @@ def explain(
 )
 @sharing(options=selection, choices=job_choices)
 def accept(
-    options: ReviewOptions, choices: JobChoices, *, note: RequiredNoteOption, config: ConfigOption = None
+    options: ReviewOptions, choices: JobChoices, *, note: RequiredNoteOption = "", config: ConfigOption = None
 ) -> None:
     """Publish scores in review on the scores topic, each exactly once, and so trigger their callbacks.
 
     Scores that are not finite, or not from 0 to 1, can only be discarded. The age of an accepted score counts from the
     decision, so one that waited for days is called, too.
     """
+    choices.check_note(note)
     settings = load_settings(config)
     desk = ReviewDesk(settings)
 
@@ -114,9 +115,10 @@ def accept(
 )
 @sharing(options=selection, choices=job_choices)
 def discard(
-    options: ReviewOptions, choices: JobChoices, *, note: RequiredNoteOption, config: ConfigOption = None
+    options: ReviewOptions, choices: JobChoices, *, note: RequiredNoteOption = "", config: ConfigOption = None
 ) -> None:
     """Close scores in review for good, with a reason: nothing is published, and the records stay on their topic."""
+    choices.check_note(note)
     settings = load_settings(config)
     desk = ReviewDesk(settings)
 

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
 _COMMITS_S: Final = 5.0
+# These close a record for good, or overrule a check.
+_WITH_REASON: Final = frozenset({Action.DISCARDED, Action.ACCEPTED})
+NOTE_MISSING: Final = "--note is missing: give the reason, for the audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +141,14 @@ class JobPlan(Generic[Options]):
         options: the options of the selection.
         at_ms: when it began or begins, in Unix milliseconds.
         done: how many records it has decided before.
+        note: the operator's reason at its beginning; empty: it has not begun.
     """
 
     selection: Selection
     options: Options
     at_ms: int
     done: int = 0
+    note: str = ""
 
     @property
     def left(self) -> int | None:
@@ -313,7 +318,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
                 fixed = selection_of(begun.changes)
                 check_resumed(job, Selection(action, options.given, {}), fixed)
                 options = type(options).restored(fixed.options)
-                return JobPlan(fixed, options, begun.decided_at_ms, decided.decided_by(job))
+                return JobPlan(fixed, options, begun.decided_at_ms, decided.decided_by(job), begun.note)
             if not options.given:
                 raise UsageError(
                     f"no job {job} has begun, and without an option it would decide every record: check the name, or"
@@ -344,7 +349,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
             job: name of the job.
             is_named: whether the operator gave it.
             operator: who decides.
-            note: why.
+            note: why; empty: as at the beginning of a job that is resumed.
             per_second: how many records are decided in a second at most.
             progress: called after each transaction with the number of records decided so far.
             checkpoint: called where the job may be interrupted; it raises what ends it.
@@ -359,8 +364,11 @@ class RecordDesk(ABC, Generic[Options, Found]):
             if not is_text(text):
                 raise UsageError(f"{option} {quoted(text)}: it is not valid Unicode")
         check_topics(self._settings, self._topics, rights=self._rights)
-        context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         plan = self.plan(action, options, job if is_named else None, checkpoint)
+        note = note or plan.note
+        if action in _WITH_REASON and not note.strip():
+            raise UsageError(NOTE_MISSING)
+        context = JobContext(self.topic, self._log.topic_id(self.topic), job, operator, note)
         open_writer = partial(DecisionWriter, self._settings, encode=self._encode)
         # The job may have begun in the meantime.
         begun = begin_job(context, plan.selection, decisions=self._decisions, open_writer=open_writer)

@@ -368,7 +368,7 @@ def wrong_desk(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Call
         (("explain", "absent"), "no record of"),
         (("explain",), "name a callback or a contact"),
         (("explain", "x", "--body"), "--body needs -o json"),
-        (("discard", "x", "--yes"), "Missing option '--note'"),
+        (("discard", "x", "--yes"), "--note is missing: give the reason"),
     ],
 )
 def test_wrong_input_is_one_line_and_changes_nothing(

@@ -418,7 +418,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
         (("replay", "--job", "1", "--yes"), "--job '1': use a letter"),
         (("explain", "absent"), "no record of"),
         (("explain",), "name a contact, or select records"),
-        (("discard", "C-0", "--yes"), "Missing option '--note'"),
+        (("discard", "C-0", "--yes"), "--note is missing: give the reason"),
     ],
 )
 def test_wrong_input_is_one_line_and_changes_nothing(

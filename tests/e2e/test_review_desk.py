@@ -11,6 +11,8 @@ from confluent_kafka import Producer
 from desk_harness import DeskHarness
 from scoring_harness import PATIENCE_S, SCORE, ScoringHarness
 
+from stream_scorer.core.desk.selection import OffsetBounds, Selection
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -98,6 +100,27 @@ def test_an_accepted_score_is_published_once_as_it_is(desk: DeskHarness) -> None
     )
 
 
+def test_a_job_that_needs_a_reason_is_resumed_by_its_name_with_that_of_its_beginning(desk: DeskHarness) -> None:
+    put_in_review(desk, [score("C-1"), score("C-2")])
+    topic = desk.stage.topics["review"]
+    bounds = {number: OffsetBounds(0, end) for number, end in desk.stage.ends("review").items()}
+    begun = {
+        "decision_id": "d",
+        "place": f"{topic}/job/monday",
+        "topic_id": None,
+        "action": "JOB",
+        "job": "monday",
+        "operator": "ada",
+        "note": "checked by hand",
+        "decided_at": 1,
+        "result_place": None,
+        "changes": Selection("ACCEPTED", {"reasons": ["wide_interval"]}, bounds).as_changes(),
+    }
+    desk.decide([begun])
+    assert desk.row("review", "accept", "--job", "monday", "--yes")["decided"] == 2
+    assert {one["note"] for one in desk.decisions()} == {"checked by hand"}
+
+
 def test_the_explanation_names_limit_state_and_command(desk: DeskHarness) -> None:
     put_in_review(
         desk, [score("C-1"), score("C-2", score=-0.5, review_reasons=["score_out_of_range", "wide_interval"])]
@@ -120,7 +143,9 @@ def test_the_explanation_names_limit_state_and_command(desk: DeskHarness) -> Non
     ("arguments", "words"),
     [
         (("accept", "absent", "--note", "x", "--yes"), "no record of"),
-        (("accept", "C-1", "--yes"), "Missing option '--note'"),
+        (("accept", "C-1", "--yes"), "--note is missing: give the reason"),
+        (("accept", "C-1", "--note", " ", "--yes"), "--note is missing"),
+        (("accept", "C-1", "--job", "new", "--yes"), "--note is missing"),
         (("accept", "C-1", "--note", "x"), "nothing was changed"),
         (("accept", "--reason", "odd", "--note", "x", "--yes"), "--reason 'odd': use narrow_interval"),
         (("accept", "--where", "features['a'] > 1", "--note", "x", "--yes"), "--where: there is no 'features'"),
