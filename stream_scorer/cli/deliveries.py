@@ -24,7 +24,7 @@ from stream_scorer.cli.output_formats import OutputFormat, row_output
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.held_callbacks import REMEDY
-from stream_scorer.core.desk.record_counts import GroupBy
+from stream_scorer.core.desk.record_counts import GroupBy, campaign_name
 from stream_scorer.core.desk.record_rows import iso_time
 from stream_scorer.desk.deliveries import DeliveryDesk, DeliveryOptions
 from stream_scorer.errors import UsageError, printable
@@ -218,7 +218,8 @@ def _lines(one: DeliveryExplanation) -> Iterator[str]:
     if one.planned_at_ms is None:
         yield text_line("callback", "the record is no callback")
     else:
-        yield text_line("callback", f"{one.callback_id}, campaign {one.campaign_id}, contacts: {one.contacts}")
+        campaign = campaign_name(one.campaign_id)
+        yield text_line("callback", f"{one.callback_id}, campaign {campaign}, contacts: {one.contacts}")
         planned = iso_time(one.planned_at_ms)
         yield text_line(
             "delivery", f"planned {planned} for {one.target}, {one.attempts} attempts, ended {one.rejected_at}"

@@ -25,7 +25,7 @@ from stream_scorer.cli.output_formats import row_output, to_json
 from stream_scorer.cli.shared_options import sharing
 from stream_scorer.core.desk.decisions import Action
 from stream_scorer.core.desk.explanation import OK
-from stream_scorer.core.desk.record_counts import GroupBy
+from stream_scorer.core.desk.record_counts import GroupBy, campaign_name
 from stream_scorer.core.desk.record_rows import iso_time
 from stream_scorer.desk.rejected import MAX_REPLAYS, RejectedDesk, RejectedOptions
 from stream_scorer.errors import UsageError, printable
@@ -218,7 +218,8 @@ def _lines(one: Explanation) -> Iterator[str]:
     yield text_line("detail", one.detail)
     if one.contact_id:
         occurred = "" if one.occurred_at_ms is None else iso_time(one.occurred_at_ms)
-        yield text_line("contact", f"{one.contact_id}, event {one.event_id}, campaign {one.campaign_id}, {occurred}")
+        campaign = campaign_name(one.campaign_id)
+        yield text_line("contact", f"{one.contact_id}, event {one.event_id}, campaign {campaign}, {occurred}")
     else:
         yield text_line("contact", "cannot be decoded")
     yield text_line(

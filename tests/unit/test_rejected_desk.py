@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
 
+from stream_scorer.cli.rejected import _lines as explanation_lines
 from stream_scorer.core.desk.decisions import Action, DecidedRecords, Decision, decision_of
 from stream_scorer.core.desk.explanation import explain
 from stream_scorer.core.desk.expression import Expression
@@ -121,6 +123,15 @@ def test_a_decided_contact_has_no_command(state: RejectionState) -> None:
     found = explain(rejected("wrong_type"), EVENT, MODEL, None, state=state, audit=None)
     assert found.command == ""
     assert found.remedy.startswith(f"it was {state}")
+
+
+def test_the_text_of_an_explanation_has_no_values_of_python() -> None:
+    event = changed(active=None)._replace(campaign_id=None)
+    found = explain(rejected("expired"), event, MODEL, None, state=RejectionState.OPEN, audit=None)
+    text = "\n".join(explanation_lines(found))
+    assert "campaign (none)" in text
+    assert "active = null" in text
+    assert re.search(r"None|True|False", text) is None
 
 
 def test_each_feature_stands_with_its_rule_and_finding() -> None:

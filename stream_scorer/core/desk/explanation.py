@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -154,7 +155,11 @@ def feature_checks(event: ContactEvent, model: Mapping[str, Feature]) -> list[Fe
         rule = compile_rule(feature)
         value = event.features.get(name)
         if value is None:
-            finding = "missing, and the model has no impute" if rule.impute is None else f"imputed: {rule.impute}"
+            finding = (
+                "missing, and the model has no impute"
+                if rule.impute is None
+                else f"imputed: {json.dumps(rule.impute, ensure_ascii=False)}"
+            )
         else:
             reason = validate(rule, value)
             finding = OK
