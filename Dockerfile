@@ -36,7 +36,7 @@ RUN python -m pip --python /app/bin/python install --require-hashes --only-binar
 
 FROM python:3.13.12-slim-bookworm AS base
 ENV PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-# An init as process 1: it passes SIGTERM on from the first moment, and collects what it inherits. -s: quiet where compose's own
+# An init as process 1: it forwards SIGTERM from the start and reaps orphaned processes. -s: quiet where compose's own
 # init is before it.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
@@ -67,7 +67,7 @@ FROM base AS worker
 ENV STREAM_SCORER_ADMIN__HOST=0.0.0.0
 COPY --from=build /app /app
 EXPOSE 9464 9465
-# Ready means that contacts are being scored. Its first answers come late where a rebalance has to end first. For
+# Ready means that contacts are being scored. The first responses are late if a rebalance has to complete first. For
 # `callbacks` give the port: python /app/healthy.py 9465.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "/app/healthy.py"]
 CMD ["run"]

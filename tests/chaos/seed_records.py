@@ -277,7 +277,7 @@ def wait_for_another_group(state: ExpectedState) -> None:
     wait(state, group="another")
 
 
-def forget_a_retry(state: ExpectedState) -> None:
+def lose_a_retry(state: ExpectedState) -> None:
     wait(state)
     state.retry_commits["retry-1", 0] = 1
 
@@ -492,7 +492,7 @@ PLANTED: Final = (
     (wait_twice, "waits twice", "retry-1/0/1"),
     (wait_finished, "waits finished", "retry-1/0/0"),
     (wait_for_another_group, "lost", "features/0/4"),
-    (forget_a_retry, "lost", "features/0/4"),
+    (lose_a_retry, "lost", "features/0/4"),
     (wait_early, "early", "features/0/4"),
     (change_what_waits, "mismatch", "retry-1/0/0"),
 )

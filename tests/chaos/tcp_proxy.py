@@ -127,7 +127,7 @@ class TcpProxy:
                 self._changed.wait()
         return not self._closed
 
-    def forget(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         """Remove a closed connection."""
         self._connections.discard(connection)
 
@@ -180,7 +180,7 @@ class Connection:
         answers.join()
         for end in (self.client, self.upstream):
             end.close()
-        self._proxy.forget(self)
+        self._proxy.remove(self)
 
     def carry_requests(self) -> None:
         """Forward from the client to the server."""

@@ -37,7 +37,7 @@ def state() -> ExpectedState:
     return valid_state()
 
 
-def test_good_books_are_good(state: ExpectedState) -> None:
+def test_a_valid_state_has_no_violations(state: ExpectedState) -> None:
     assert verdict(state) == ""
 
 

@@ -335,11 +335,11 @@ def test_body_holds_contacts_and_version_only(
 def test_an_unanswered_contact_is_sent_once_more(
     server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], audit: Path
 ) -> None:
-    def forgetful(request: Any, conn: Any) -> None:
+    def without_b(request: Any, conn: Any) -> None:
         known = [one for one in request.json["contacts"] if one["contactId"] != "b"]
         conn.sendall(results(replace(request, json={"contacts": known})))
 
-    server.respond(forgetful)
+    server.respond(without_b)
     outcome = calculator_for(server.url).calculate(contacts("a", "b", "c"))
     assert ids(outcome.scored) == ["a", "c"]
     assert [(one.contact_id, one.reasons) for one in outcome.rejected] == [("b", ("no_result",))]

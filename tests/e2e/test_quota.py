@@ -77,7 +77,7 @@ def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch)
                 assert harness.refused == [], name
     shared = scenes["two"]
     assert len({arrival.token for arrival in shared.arrivals}) == 2
-    assert len(shared.refused) <= 2 * SLOTS * 3  # what is under way when it is used up, in three windows
+    assert len(shared.refused) <= 2 * SLOTS * 3  # requests in flight when it is used up, in three windows
     waits = [
         (reply, reply.at + ON_THE_WAY_S, reply.at + (reply.retry_after_s or 0.0) - 1.0) for reply in shared.refused
     ]

@@ -135,7 +135,7 @@ def test_all_ids_are_unknown(harness: Harness, liar: LyingRegistry) -> None:
 
 
 def test_a_known_id_is_unknown_and_all_others_are_there(harness: Harness, liar: LyingRegistry) -> None:
-    """What the group has resolved before is never unknown, in the next process as well; other partitions go on."""
+    """An id that the group has resolved before is never unknown, also after a restart; other partitions continue."""
     stage = harness.stage
     older, newer = harness.registered(OLDER), harness.registered(NEWER)
     stage.produce(

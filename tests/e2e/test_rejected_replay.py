@@ -191,7 +191,7 @@ def replay_with_kills(desk: DeskHarness, records: int, kills: int, per_second: i
             job.kill()
         for job in jobs:
             _, errors = job.communicate(timeout=PATIENCE_S)
-            # A job that met the other one in a partition has ended by itself.
+            # A job that met the other one in a partition has exited.
             assert job.returncode == -signal.SIGKILL or "another job has taken over" in errors, errors
     left = desk.row(*arguments, "--rate", "100000")  # the last one of an option counts
     decisions = desk.decisions()
@@ -389,7 +389,7 @@ def test_jobs_of_one_second_have_names_of_their_own(stage: WorkerHarness) -> Non
     names = set()
     for job in jobs:
         out, errors = job.communicate(timeout=PATIENCE_S)
-        # A job that met another one in a partition has ended by itself.
+        # A job that met another one in a partition has exited.
         assert job.returncode == 0 or "another job has taken over" in errors, errors
         names |= {json.loads(line)["job"] for line in out.splitlines()}
     begun = [DECISION.decode(row.value)["job"] for row in desk.rows(desk.topic, desk.partitions)]

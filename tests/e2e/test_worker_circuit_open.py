@@ -169,7 +169,7 @@ class TestQuotaAndBudget:
                 seconds = metrics[f'stream_scorer_requests_wait_time_seconds_total{{reason="{waited[cause]}"}}']
                 assert 40 <= seconds <= 61.5
             asked = [arrival.at for arrival in budget.arrivals]
-            # A minute goes by in seconds here, so a request that is late on its way is late by several.
+            # A minute takes seconds here, so a delayed request is late by several simulated seconds.
             assert all(sum(5 for at in asked if start <= at < start + 50.0) <= 50 for start in asked)
             quota.stop_workers()
             budget.stop_workers()

@@ -1,4 +1,4 @@
-"""What is wrong with one contact list at the start of the campaign worker is a warning: other campaigns go on."""
+"""An invalid contact list at the start of the campaign worker is a warning: other campaigns continue."""
 
 from __future__ import annotations
 

@@ -338,7 +338,7 @@ class TestTheLoop:
         world.plan([callback("bad", "x"), *(callback(f"cb-{n}") for n in range(20))])
         bench = DeliveryHarness(world)
         bench.run(lambda: len(world.receipts()) == 20)
-        assert world.now < 1_000.0 + DELAYS_S[0], "the others wait for nothing"
+        assert world.now < 1_000.0 + DELAYS_S[0], "the others are not delayed"
 
     def test_a_disabled_campaign_is_only_probed_and_nothing_is_lost(self) -> None:
         world = SimulatedReceivers(
@@ -365,7 +365,7 @@ class TestTheLoop:
         assert world.last_sent("late-") - fed[0] < 3
         probes = [attempt for attempt in world.attempts if attempt.callback.campaign_id == "ended"]
         began = [attempt for attempt in probes if attempt.at_s < 1_010]
-        assert len(began) <= 8, "only what was under way"
+        assert len(began) <= 8, "only deliveries in flight"
         later_ones = [attempt.at_s for attempt in probes[len(began) :] if attempt.at_s < 1_900]
         assert [at - 1_000 for at in later_ones] == [
             pytest.approx(n * 300, abs=95) for n in (1, 2, 3)[: len(later_ones)]
@@ -588,7 +588,7 @@ class TestLeftAlone:
         bench.run_dry()
         times = [attempt.at_s for attempt in world.attempts]
         first = sum(at < 1_001 for at in times)
-        assert first <= 16, "what was under way"
+        assert first <= 16, "deliveries in flight"
         later_times = times[first:]
         gaps = [second - one for one, second in itertools.pairwise([times[0], *later_times]) if second < asks_until + 3]
         assert min(gaps[:3]) >= 3, "one request in each pause"

@@ -72,7 +72,7 @@ def test_an_outage_of_ten_minutes_refuses_nothing_and_everything_is_delivered_af
     late = max(attempt.at_s for attempt in world.attempts if attempt.callback.callback_id.startswith("cb-"))
     assert late - back_at < max(DELAYS_S) + 90, "the longest wait in a retry topic, and the probes before it"
     during = [attempt for attempt in world.attempts if 1_150 < attempt.at_s < back_at]
-    assert len(during) <= OUTAGE_S / 5 + campaigns, "one probe each 5 s, and what was under way"
+    assert len(during) <= OUTAGE_S / 5 + campaigns, "one probe each 5 s, and deliveries in flight"
     assert any(reason is not None and "circuit open: t: " in reason for reason in seen[10:-5])
     events = [event for event, _ in world.lines if event.startswith("circuit")]
     assert events == ["circuit opened", "circuit closed"]

@@ -174,7 +174,7 @@ class TestSecretFromAFunction:
         tokens.token()
         sent = [base64.b64decode(call["headers"]["Authorization"].split()[1]) for call in http.calls]
         assert sent == [b"id:first-secret", b"id:second-secret"]
-        # An exchange under way may quote the secret before.
+        # An exchange in flight may quote the former secret.
         assert tokens.redact("first-secret second-secret") == "*** ***"
 
     def test_one_that_cannot_be_read_is_unavailable_and_nothing_is_sent(self) -> None:

@@ -143,7 +143,7 @@ def test_certificates(tmp_path: Path) -> None:
         check_http_environment([API], bad)
     with pytest.raises(SettingsError, match=r"^CURL_CA_BUNDLE names .*text\.pem, which holds no certificate"):
         check_tls_environment({"CURL_CA_BUNDLE": str(text)})
-    check_http_environment(["http://127.0.0.1:8090"], bad)  # no certificate is asked for there
+    check_http_environment(["http://127.0.0.1:8090"], bad)  # no certificate is needed there
 
 
 def test_a_file_of_session_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

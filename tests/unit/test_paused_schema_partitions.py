@@ -213,7 +213,7 @@ class TestLookup:
                 lookup.writer(schema_id)
         lookup.close()
 
-    def test_a_row_of_junk_is_in_nobodys_way(self, registry: Registry) -> None:
+    def test_a_series_of_invalid_ids_blocks_no_other(self, registry: Registry) -> None:
         lookup = SchemaFetcher(registry, ask_again_s=30.0, retry_s=0.01)
         registry.answers[9_999] = SCHEMA
         registry.may_answer.clear()
@@ -222,7 +222,7 @@ class TestLookup:
         assert not lookup.is_answered(9_999)
         registry.may_answer.set()
         wait_until(lambda: lookup.is_answered(9_999), lambda: "the one that is waited for")
-        assert 9_999 in registry.asked[:2]  # one was under way already
+        assert 9_999 in registry.asked[:2]  # one was in flight already
         lookup.close()
 
     def test_whatever_goes_wrong_is_tried_again(self, registry: Registry, lookup: SchemaFetcher) -> None:

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WITHIN_S = 10.0  # the start itself would go on for 30 s
+WITHIN_S = 10.0  # the startup itself would take 30 s
 NAMESPACE = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--pid", "--fork", "--kill-child"]
 
 

@@ -925,6 +925,6 @@ def test_a_full_file_in_toml_is_read_to_exact_values(tmp_path: Path) -> None:
         ({"STREAM_SCORER_GENESYS__BASE_URL": "https://api.example.com"}, None),
     ],
 )
-def test_credentials_that_anybody_on_the_way_can_read_are_warned_of(environ: dict[str, str], named: str | None) -> None:
+def test_credentials_sent_in_plain_text_are_warned_of(environ: dict[str, str], named: str | None) -> None:
     warnings = load_settings(environ=environ).warnings
     assert [one.startswith(named) for one in warnings] == [True] if named else warnings == ()

@@ -124,7 +124,7 @@ def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(harnes
     assert (first.start_time, first.end_time) == (1_700_000_000_100_000_000, 1_700_000_000_150_000_000)
 
 
-def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(harness: Harness) -> None:
+def test_attributes_have_conventional_names_and_no_personal_data(harness: Harness) -> None:
     record = harness.read(7, PRODUCED.headers)
     harness.ask(request_about(record), Answered(EXCHANGE, []))
     harness.tracer.sending(record, "out", [])
