@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def _alternate(stage: Stage, plan: Plan, latency_ms: int) -> dict[str, list[Run]]:
-    """Runs both in turn, and every other round in the other order, so that load of the machine affects both alike."""
+    """Run both in turn, and every other round in the other order, so that load of the machine affects both alike."""
     runs: dict[str, list[Run]] = {name: [] for name in _COMMANDS}
     for number in range(plan.rounds):
         for name in list(_COMMANDS)[:: -1 if number % 2 else 1]:

@@ -51,7 +51,7 @@ def measure(
     latency_ms: int,
     environment: Mapping[str, str] | None = None,
 ) -> Run:
-    """Starts a contestant in a group of its own, measures until it has committed so many contacts, and ends it.
+    """Start a contestant in a group of its own, measure until it has committed so many contacts, and stop it.
 
     Steady state is what counts: from the first commit (start-up, joining the group and the first fetch are over
     by then) to the first commit that is ``contacts`` further.

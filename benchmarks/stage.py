@@ -43,7 +43,7 @@ class Stage:
 
     @classmethod
     def build(cls, folder: Path) -> Self:
-        """Starts Kafka (fetched if this is the first time on this machine) and the simulator."""
+        """Start Kafka (fetched if this is the first time on this machine) and the simulator."""
         with ExitStack() as stack:
             kafka = stack.enter_context(EmbeddedKafka(KafkaConfig(data_dir=folder / "kafka", port=0), _print_progress))
             # Every contact is scored: what goes to review or is refused would cost the two contestants differently.
@@ -80,7 +80,7 @@ class Stage:
         return load_settings(None, environ=self.environment(group_id))
 
     def fill(self, contacts: int) -> None:
-        """Creates the topics and puts contacts on the features topic, complete and all different."""
+        """Create the topics and put contacts on the features topic, complete and all different."""
         settings = self.settings("fill")
         create_topics(settings)
         codec = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))

@@ -92,7 +92,7 @@ class DeskHarness:
     def call(
         self, *arguments: str, environment: Mapping[str, str] | None = None, **changes: str
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end; see `call_command`."""
+        """Run a command to its end; see `call_command`."""
         return call_command(arguments, {**self.environment(**changes), **(environment or {})})
 
     def row(self, *arguments: str, **changes: str) -> dict[str, Any]:

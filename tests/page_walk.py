@@ -55,7 +55,7 @@ def play(section: str, run: Callable[[str], str], act: Callable[[str], None] | N
 
 
 def check(page: Path, section: str, played: str, more: dict[str, str] | None = None) -> None:
-    """Compares a section of the page with what was played; with RECORD=1 writes it instead."""
+    """Compare a section of the page with what was played; with RECORD=1 write it instead."""
     if os.environ.get("RECORD"):
         page.write_text(page.read_text(encoding="utf-8").replace(section, played), encoding="utf-8")
         return

@@ -28,7 +28,7 @@ def receiver(_shared_receiver: Receiver) -> Receiver:
 
 @pytest.fixture
 def make_receiver() -> Iterator[Callable[..., Receiver]]:
-    """Starts a receiver of one's own with these fields of `ReceiverConfig`; it ends with the test."""
+    """Start a receiver of one's own with these fields of `ReceiverConfig`; it ends with the test."""
     started: list[Receiver] = []
 
     def make(**fields: Any) -> Receiver:

@@ -28,7 +28,7 @@ def simulator(_shared_simulator: Simulator) -> Simulator:
 
 @pytest.fixture
 def make_simulator() -> Iterator[Callable[..., Simulator]]:
-    """Starts a simulator of one's own with these fields of `SimulatorConfig`; it ends with the test."""
+    """Start a simulator of one's own with these fields of `SimulatorConfig`; it ends with the test."""
     started: list[Simulator] = []
 
     def make(**fields: Any) -> Simulator:

@@ -113,7 +113,7 @@ class Row:
 
     @property
     def tutorial_model(self) -> bool:
-        """Whether the worker has the tutorial's features."""
+        """Return whether the worker has the tutorial's features."""
         return "model__features" not in self.settings
 
     @property

@@ -96,7 +96,7 @@ class Case:
         self.simulator.configure(**{**defaults, **self.row.api})
 
     def feed(self, inputs: Iterable[Input]) -> None:
-        """Puts records on the features topic."""
+        """Put records on the features topic."""
         new = list(inputs)
         self.harness.produce(new)
         self.fed += new
@@ -117,12 +117,12 @@ class Case:
         return wait_until(look, lambda: f"{what}\n{self.simulator.stats()}\n{self.journal[-10:]}", LIMIT_S)
 
     def await_requests(self, number: int) -> None:
-        """Waits until so many score requests have been answered since the start."""
+        """Wait until so many score requests have been answered since the start."""
         self.await_start()
         self.wait(lambda: self.score_requests().total() >= number, f"{number} requests")
 
     def await_committed(self, number: int) -> None:
-        """Waits until so many records are committed."""
+        """Wait until so many records are committed."""
         progress = self.harness.watch()
         try:
             self.wait(lambda: progress.done() >= number, f"{number} commits")
@@ -130,7 +130,7 @@ class Case:
             progress.close()
 
     def await_waiting(self, number: int) -> None:
-        """Waits until so many contacts wait in the retry topics, no more."""
+        """Wait until so many contacts wait in the retry topics, no more."""
         retries = self.harness.watch_retries()
         try:
             self.wait(lambda: retries.number() == number, f"{number} contacts in the retry topics")
@@ -163,7 +163,7 @@ class Case:
         self.wait(lambda: any(line["event"] == "model confirmed" for line in self.journal), "the model to be confirmed")
 
     def await_delayed_start(self, reason: str) -> None:
-        """Waits until /readyz gives this reason for a start that is delayed; the worker lives and has no partition."""
+        """Wait until /readyz gives this reason for a start that is delayed; the worker lives and has no partition."""
 
         def is_delayed() -> bool:
             answer = self.admin("/readyz")

@@ -137,7 +137,7 @@ class FastHarness(ScoringHarness):
         return self.workers[-1]
 
     def is_shared(self) -> bool:
-        """Whether every worker owns its equal share of the partitions."""
+        """Return whether every worker owns its equal share of the partitions."""
         owned = [worker.metrics().get("stream_scorer_partitions_owned", 0.0) for worker in self.workers]
         return owned == [self.partitions / len(self.workers)] * len(self.workers)
 

@@ -29,7 +29,7 @@ def fuzz(examples: int) -> settings:
 
 
 def is_one_line(shown: str) -> bool:
-    """Whether a text can neither end a line of a log nor steer a terminal."""
+    """Return whether a text can neither end a line of a log nor steer a terminal."""
     return not any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in shown)
 
 

@@ -166,7 +166,7 @@ class Ground:
         return load_settings(environ=environment)
 
     def command(self, environment: Mapping[str, str], *arguments: str, limit_s: float = 60) -> Ended:
-        """Runs a command to its end."""
+        """Run a command to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "stream_scorer", *arguments],
             env={**_outer(), **environment},
@@ -178,7 +178,7 @@ class Ground:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def start(self, environment: Mapping[str, str], command: str) -> WorkerProcess:
-        """Starts a worker."""
+        """Start a worker."""
         port = free_port()
         ports = {"STREAM_SCORER_ADMIN__PORT": str(port), "STREAM_SCORER_CALLBACKS__ADMIN_PORT": str(port)}
         log_file = self.folder / f"{command}-{len(self.workers)}.log"

@@ -53,7 +53,7 @@ class ChaosHarness(WorkerHarness):
         self.good: set[bytes] = set()
 
     def produce(self, inputs: Iterable[Input], *, good: bool = True) -> int:
-        """Puts records on the features topic; ``good``: none of them may be rejected."""
+        """Put records on the features topic; ``good``: none of them may be rejected."""
         given = list(inputs)
         if good:
             self.good |= {one.key for one in given if one.key is not None}

@@ -185,7 +185,7 @@ def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:
 def _broken_chains(
     state: ExpectedState, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]
 ) -> Iterator[Violation]:
-    """Verifies every chain, and collects the entries by their source."""
+    """Verify every chain, and collect the entries by their source."""
     tips: dict[str, tuple[int, bytes]] = {}
     for row, event in state.audit_events():
         chain = event["chain_id"]

@@ -117,7 +117,7 @@ def _requests(receiver: Receiver) -> int:
     return sum(receiver.stats().requests.values())
 
 
-class TestTrouble:
+class TestReceiverOutages:
     def test_after_an_outage_the_receiver_gets_everything_once(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
@@ -340,7 +340,7 @@ def the_line(worker: WorkerProcess, code: int) -> str:
     return line
 
 
-class TestWhatAnOperatorSees:
+class TestReporting:
     def test_no_url(self, stage: CallbacksHarness) -> None:
         assert "callbacks.url is missing" in the_line(stage.start(callbacks__url=None), 2)
 

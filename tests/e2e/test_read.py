@@ -82,7 +82,7 @@ def fill(desk: DeskTopics) -> None:
 def read(
     desk: DeskTopics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, list[dict[str, Any]], str]]:
-    """Runs the command: exit code, rows of JSON Lines, standard error."""
+    """Run the command: exit code, rows of JSON Lines, standard error."""
     set_environment(desk, monkeypatch)
 
     def run(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:

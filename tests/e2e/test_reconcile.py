@@ -286,7 +286,7 @@ class TestDeletedRecords:
         assert report.findings[0].source.endswith("/1/0")
 
 
-class TestNothingToJudge:
+class TestIncompleteReports:
     def test_a_transaction_that_stays_open_is_named(self, ledger: Ledger) -> None:
         ledger.put_inputs(2)
         ledger.scorer().publish(outs([0]), 1)

@@ -33,7 +33,7 @@ BOTH_MIB = 400  # 2 kB for each callback, which usually has many contacts
 
 
 def lag(stage: CallbacksHarness, group_id: str, kind: str) -> int:
-    """How many offsets of a topic a group has not committed."""
+    """Return how many offsets of a topic a group has not committed."""
     config: dict[str, Any] = {"bootstrap.servers": stage.bootstrap_servers, "group.id": group_id}
     with Consumer({**config, "isolation.level": "read_committed"}) as reader:
         places = [TopicPartition(stage.topics[kind], number) for number in range(PARTITIONS)]

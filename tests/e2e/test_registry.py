@@ -260,7 +260,7 @@ def test_an_incompatible_schema_is_rejected(make_scene: Callable[[str], Harness]
     assert "contact-features: reads what v0.1.0 wrote" in alone.stdout
 
 
-class TestWhatARegistryMayHold:
+class TestRegistryAdapter:
     """The adapter against the real registry."""
 
     @pytest.fixture

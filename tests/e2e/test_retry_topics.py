@@ -60,7 +60,7 @@ def put(stage: WorkerHarness, contact_id: str, *, level: int, partition: int, he
 
 
 def commit(stage: WorkerHarness, topic: str, offsets: dict[int, tuple[int, int]]) -> None:
-    """Commits offset and start of partitions, as a worker of the group does."""
+    """Commit offset and start of partitions, as a worker of the group does."""
     with stage.reader(stage.group_id) as reader:
         places = [TopicPartition(topic, number, at, f"start={start}") for number, (at, start) in offsets.items()]
         reader.commit(offsets=places, asynchronous=False)

@@ -35,7 +35,7 @@ def the_line(worker: WorkerProcess, code: int) -> str:
     return line
 
 
-class TestTheApiRefusesUs:
+class TestApiRejectsClient:
     def test_a_wrong_secret(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(10, stage.partitions))
         worker = stage.start(genesys__client_secret="not-the-secret")
@@ -131,7 +131,7 @@ class TestTheSecretIsReadAgain:
         assert worker.stop() == 0
 
 
-class TestTheBrokerRefusesUs:
+class TestBrokerErrors:
     @pytest.mark.slow  # a limit of half a minute
     def test_connection_refused(self, stage: WorkerHarness) -> None:
         line = the_line(stage.start(kafka__bootstrap_servers="127.0.0.1:1"), 1)
@@ -228,7 +228,7 @@ def test_a_short_retention_of_the_audit_is_logged_at_the_start(make_stage: Calla
     assert (line["level"], "--update-retention" in line["detail"]) == ("warning", True)
 
 
-class TestWhereAGroupStarts:
+class TestGroupStart:
     def test_a_new_group_beside_old_outputs_is_rejected_without_start_from(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(40, stage.partitions))
         worker = stage.start_ready()

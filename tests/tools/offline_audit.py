@@ -40,7 +40,7 @@ def advisories_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def affects(advisory: dict[str, Any], name: str, version: str) -> bool:
-    """Whether an advisory is about this version: it lists it, or a range of versions holds it."""
+    """Return whether an advisory is about this version: it lists it, or a range of versions holds it."""
     return any(
         version in one.get("versions", ()) or any(_holds(span, Version(version)) for span in one.get("ranges", ()))
         for one in advisory.get("affected", ())

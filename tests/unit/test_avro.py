@@ -342,7 +342,7 @@ def test_every_byte_is_what_fastavro_writes(schema_file: SchemaFile, data: st.Da
     assert codec.encode_body(value) == expected.getvalue()
 
 
-class TestWritingRefusesWhatDoesNotFit:
+class TestEncodingErrors:
     @pytest.mark.parametrize(
         ("schema", "value", "error"),
         [

@@ -446,7 +446,7 @@ class TestPlantedFaults:
         assert found(silent.result({0: 1}, {})) == {FindingKind.MISSING: 1}
 
 
-class TestNotJudged:
+class TestRetentionAndThresholds:
     """Records that retention may have deleted, and plans with another threshold."""
 
     def test_a_threshold_that_was_lowered(self) -> None:

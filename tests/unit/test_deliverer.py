@@ -70,7 +70,7 @@ def after(
     return step
 
 
-class TestConclude:
+class TestAfterAttempt:
     def test_delivered_and_invalid_callbacks_are_final(self) -> None:
         unsendable = DeliveryAnswer(DeliveryKind.REFUSED, "its id cannot stand in a header", None, 0.0)
         for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (unsendable, CallbackOutcome.REFUSED)):
@@ -214,7 +214,7 @@ class TestConclude:
             assert ended.callback.attempts == then
 
 
-class TestTiers:
+class TestRoute:
     def test_a_fresh_callback_is_always_due(self) -> None:
         fresh = delivery(not_before_s=1000.0)
         assert route(fresh, RULES, START_MS) is fresh
@@ -283,7 +283,7 @@ def always(answer: DeliveryAnswer) -> SimulatedReceivers:
     return SimulatedReceivers(lambda _world, _callback: answer)
 
 
-class TestTheLoop:
+class TestDelivererLoop:
     def test_every_callback_gets_its_receipt(self) -> None:
         world = always(delivered())
         world.plan(callback(f"cb-{n}", f"k{n % 3}") for n in range(50))
@@ -528,7 +528,7 @@ class TestQuota:
         assert len(world.outcomes()) == 200
 
 
-class TestPace:
+class TestRateLimit:
     def test_the_rate_limit_is_kept_in_every_minute_and_none_is_lost(self) -> None:
         world = always(delivered())
         world.plan(callback(f"cb-{n}", "fast") for n in range(130))
@@ -550,7 +550,7 @@ class TestPace:
         assert world.sent()["cb-9"] == 12
 
 
-class TestLeftAlone:
+class TestCampaignPause:
     """A 429 pauses all deliveries of the campaign that received it."""
 
     @staticmethod

@@ -239,7 +239,7 @@ class TestFlowControl:
         assert harness.flow.room() == 0
 
 
-class TestAnyOrder:
+class TestRandomOrder:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(data=st.data())
     def test_limits_are_kept_and_no_partition_stays_paused_without_need(self, data: st.DataObject) -> None:

@@ -162,7 +162,7 @@ def test_a_retry_after_that_is_ignored_is_reported() -> None:
     assert (outcome.retry_after_s, outcome.ignored_retry_after) == (None, "1800000060")
 
 
-class TestSecretFromAFunction:
+class TestSecretCallable:
     def test_it_is_read_before_each_fetch_and_at_no_other_time(self) -> None:
         secrets = iter(["first-secret", "second-secret"])
         http = FakeHttp(granted("t1"), granted("t2"))

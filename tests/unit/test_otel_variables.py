@@ -43,7 +43,7 @@ COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 LARGEST = "2147483647"
 
 
-class TestWhereTo:
+class TestExporters:
     @pytest.mark.parametrize(
         ("environ", "exporters"),
         [
@@ -247,7 +247,7 @@ class TestComponents:
             chosen_exporters({**COLLECTOR, name: value}, TRACES)
 
 
-class TestWhatIsSampled:
+class TestSampler:
     @pytest.mark.parametrize(
         ("environ", "sampling"),
         [

@@ -209,7 +209,7 @@ def test_names_that_are_not_in_the_request_are_ignored() -> None:
     assert failed(request("ab"), refused("b", "x")).named == {"b"}
 
 
-class TestAtOnce:
+class TestImmediateDecisions:
     @pytest.mark.parametrize(
         ("kind", "retries"),
         [
