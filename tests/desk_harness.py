@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unittest.mock import patch
 
 from confluent_kafka import KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -20,7 +19,7 @@ from worker_harness import ROOT
 from stream_scorer.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from scoring_harness import ScoringHarness
 
@@ -36,12 +35,34 @@ class Row(NamedTuple):
     headers: dict[str, bytes | None]
 
 
+@contextlib.contextmanager
+def environment_of_process(variables: Mapping[str, str]) -> Iterator[None]:
+    """Replace the variables of this process: only those that differ.
+
+    `patch.dict` writes all of them, twice a call, and the C library lets no thread of a Kafka client read meanwhile.
+    """
+    before = dict(os.environ)
+    try:
+        _set_variables(variables)
+        yield
+    finally:
+        _set_variables(before)
+
+
+def _set_variables(variables: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    for name, text in variables.items():
+        if os.environ.get(name) != text:
+            os.environ[name] = text
+
+
 def call_command(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, in this process: a process of its own takes more than a second to start."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     settings = {name: text for name, text in environment.items() if name != "PYTHONPATH"}
     with (
-        patch.dict(os.environ, settings, clear=True),
+        environment_of_process(settings),
         contextlib.redirect_stdout(streams[0]),
         contextlib.redirect_stderr(streams[1]),
     ):

@@ -196,15 +196,16 @@ class Machine(DeskTopics):
         """Run a line to its end; a service until it works."""
         words = self.as_here(line.words)
         variables = {**line.variables, **self.variables_of(line)}
-        if "--out" in words:
-            # A page shows several ways to make one file.
-            (self.folder / words[words.index("--out") + 1]).unlink(missing_ok=True)
+        # A page shows several ways to make one file.
+        file = self.folder / words[words.index("--out") + 1] if "--out" in words else None
+        if file is not None:
+            file.unlink(missing_ok=True)
         service = " ".join([words[0], *(word for word in words if word in ("--watch", "--follow"))])
         if service in SERVICES:
             self.serve(service, words, variables)
         else:
             printed = self.do(*words, **variables)
-            assert printed or "--out" in words, f"{line} has printed nothing"
+            assert file.exists() if file is not None else printed, f"{line} has made nothing"
 
     def as_here(self, words: list[str]) -> list[str]:
         here = []
@@ -270,6 +271,9 @@ def machine(
     shutil.copy(ROOT / "examples" / "contacts.csv", tmp_path)
     monkeypatch.chdir(tmp_path)
     machine = Machine(broker.bootstrap_servers, tmp_path, {**simulator.environment(), **receiver.environment()})
+    for name, text in machine.variables.items():
+        if os.environ.get(name) != text:
+            monkeypatch.setenv(name, text)
     machine.do("config", "init", "--local", "--out", "scorer.toml")
     shutil.copy("scorer.toml", "settings.toml")
     yield machine

@@ -207,7 +207,7 @@ def test_scalars_of_numpy() -> None:
     ):
         assert plain(value) == expected
         assert type(plain(value)) is type(expected)
-    for missing in (numpy.nan, numpy.float16("nan"), numpy.datetime64("NaT"), numpy.timedelta64("NaT", "s")):
+    for missing in (numpy.nan, numpy.float16("nan"), numpy.datetime64("NaT", "s"), numpy.timedelta64("NaT", "s")):
         assert plain(missing) is None
     for value in (numpy.datetime64("2027-01-01"), numpy.array([1]), numpy.complex64(1)):
         assert plain(value) is value
