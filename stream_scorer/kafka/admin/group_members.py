@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 
 from stream_scorer.core.desk.group_lag import GroupMember
+from stream_scorer.kafka.client.coordinator_requests import coordinator_result
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 def members_of(admin: AdminClient, group_id: str, topic: str, *, timeout_s: float) -> tuple[GroupMember, ...] | None:
     """Return the members of a group with their partitions of a topic; None: the brokers do not describe the group.
 
-    A time-out of this call can abort the process (librdkafka issue 4605), as one of the call that reads commits can. So
-    workers do not use it (see `kafka.admin.acls`), and the commits of the group are read first.
+    They may not be allowed to, or may not answer in time.
     """
     try:
-        found = admin.describe_consumer_groups([group_id], request_timeout=timeout_s)[group_id].result()
+        found = coordinator_result(admin.describe_consumer_groups, group_id, timeout_s=timeout_s)
     except KafkaException:
         return None
     members = (

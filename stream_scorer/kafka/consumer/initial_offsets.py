@@ -22,6 +22,7 @@ from stream_scorer.core.retry_topics import StartBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.admin.acls import Permission, principal, refused_error
 from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
+from stream_scorer.kafka.client.coordinator_requests import coordinator_result
 from stream_scorer.kafka.client.errors import translate
 from stream_scorer.kafka.client.factory import create_client
 from stream_scorer.kafka.consumer.topic_ids import TopicIds, replaced_error
@@ -337,8 +338,8 @@ def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) ->
     request = ConsumerGroupTopicPartitions(group_id, offsets)
     errors = []
     try:
-        for future in admin.alter_consumer_group_offsets([request], request_timeout=_CALL_S).values():
-            errors += [answer.error for answer in future.result().topic_partitions if answer.error is not None]
+        answers = coordinator_result(admin.alter_consumer_group_offsets, request, timeout_s=_CALL_S)
+        errors += [answer.error for answer in answers.topic_partitions if answer.error is not None]
     except KafkaException as error:
         errors.append(error.args[0])
     for refused in errors:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 
 # The client's stubs do not list these public names.
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
@@ -142,19 +135,25 @@ class LogReader:
 
         A commit of a pending transaction is waited for, so the result is what every reader sees.
 
-        An admin client reads them. A consumer without the right on its group looks for the coordinator until its
-        time-out, and reports the time-out only.
+        A consumer without the right on its group looks for the coordinator until its time-out. The cause is then an
+        event of its own. (An admin client reports it immediately, but may crash: `kafka.client.coordinator_requests`.)
 
         Raises:
             BrokerUnavailable: no answer within the time limit.
             BrokerRefused: the right to describe the group is missing.
         """
-        group_id = self._config["group.id"]
-        wanted = ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, number) for number in range(partitions)])
+        consumer = create_client(Consumer, self._config)
+        wanted = [TopicPartition(topic, number) for number in range(partitions)]
 
         def ask() -> dict[int, Commit]:
-            asked = self._admin.list_consumer_group_offsets([wanted], require_stable=True, request_timeout=_CALL_S)
-            answers = asked[group_id].result().topic_partitions
+            try:
+                answers = consumer.committed(wanted, _CALL_S)
+            except KafkaException:
+                event = consumer.poll(0)
+                cause = None if event is None else event.error()
+                if cause is not None and cause.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    raise KafkaException(cause) from None
+                raise
             for answer in answers:
                 if answer.error is not None:
                     raise KafkaException(answer.error)
@@ -164,8 +163,11 @@ class LogReader:
                 for a, one in found
             }
 
-        right = Permission("Describe", "group", group_id)
-        return self._retrying(f"reading the commits of group {group_id}", right, ask)
+        try:
+            right = Permission("Describe", "group", self._config["group.id"])
+            return self._retrying(f"reading the commits of group {right.name}", right, ask)
+        finally:
+            consumer.close()
 
     def extents(self, topic: str, partitions: int) -> dict[int, OffsetRange]:
         """Return the offsets from the first to the last record of every partition, open transactions included.
