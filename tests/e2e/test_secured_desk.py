@@ -83,7 +83,7 @@ def test_a_list_without_a_right_on_the_group_leaves_out_the_deferred_contacts(gr
 
 
 @pytest.mark.parametrize("denied", ["", "-callbacks", "-callbacks-delivery"])
-def test_reconcile_names_a_missing_right_on_a_group_immediately(ground: Ground, denied: str) -> None:
+def test_reconcile_names_a_missing_right_on_a_group_within_seconds(ground: Ground, denied: str) -> None:
     """The brokers deny it only when the commits are read, and the client took it for a coordinator that is away."""
     root = ground.settings(ground.as_root())
     group = f"{ground.group_id}{denied}"
