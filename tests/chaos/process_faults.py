@@ -67,8 +67,13 @@ def wrong_clock(hours: int, world: ChaosCluster, draw: Random) -> Undo:
     world.start_named(name)
     world.changes = kept
     worker = world.named[name]
-    world.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
-    if hours > 0:  # more than the brokers allow: the breaker has to open
+
+    def has_started() -> bool:
+        # While another fault keeps the API away, the start waits: its worker joins no group.
+        return bool(worker.said("partition assigned") or worker.said("start delayed"))
+
+    world.wait(has_started, "the worker to have partitions, or to wait for the API", needs=worker)
+    if hours > 0 and worker.said("partition assigned"):  # more than the brokers allow: the breaker has to open
         world.wait(lambda: _reports_wrong_clock(worker), "the worker to report that its clock is wrong", needs=worker)
 
     def undo() -> None:
