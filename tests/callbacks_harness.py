@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka_fixture import make_topics
 from scoring_harness import PATIENCE_S, Avro
 from worker_harness import QUICK_PROPERTIES, WorkerProcess, wait_with_worker
 
@@ -89,9 +90,7 @@ class CallbacksHarness:
         self.workers: list[WorkerProcess] = []
         self._client: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
         admin = AdminClient(self._client)
-        made = admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in self._all_topics()])
-        for future in made.values():
-            future.result(30)
+        make_topics(admin, [NewTopic(topic, PARTITIONS, 1) for topic in self._all_topics()])
         self._producer = Producer({**self._client, "linger.ms": 5})
 
     def _all_topics(self) -> list[str]:

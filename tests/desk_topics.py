@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka_fixture import make_topics
 
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -189,8 +190,7 @@ class DeskTopics:
         admin = AdminClient({"bootstrap.servers": servers})
         # The records have fixed times in the past.
         config = {"retention.ms": "-1"}
-        for made in admin.create_topics([NewTopic(name, 2, 1, config=config) for name in names]).values():
-            made.result(30)
+        make_topics(admin, [NewTopic(name, 2, 1, config=config) for name in names])
         self.environment = {
             "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": servers,
             "STREAM_SCORER_KAFKA__GROUP_ID": f"group-{self.name}",

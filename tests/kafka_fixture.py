@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ from stream_scorer.local.kafka.config import KafkaConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
 
 BOOTSTRAP_VARIABLE = "TEST_KAFKA_BOOTSTRAP"
 
@@ -35,6 +39,23 @@ class Broker:
     """The shared broker. Take topics and group ids of your own: others use it at the same time."""
 
     bootstrap_servers: str
+
+
+def make_topics(admin: AdminClient, wanted: list[NewTopic]) -> None:
+    """Create topics, and wait until the broker knows them: a busy one has confirmed them before."""
+    for made in admin.create_topics(wanted, operation_timeout=30).values():
+        made.result(30)
+    give_up_at = time.monotonic() + 60
+    for topic in wanted:
+        while not is_known(admin, topic.topic):
+            assert time.monotonic() < give_up_at, f"the broker does not know {topic.topic}"
+            time.sleep(0.05)
+
+
+def is_known(admin: AdminClient, topic: str) -> bool:
+    """Return whether the broker has a leader for every partition of a topic."""
+    found = admin.list_topics(topic, timeout=30).topics[topic]
+    return found.error is None and all(one.leader != -1 for one in found.partitions.values())
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka_fixture import is_known, make_topics
 from scoring_harness import wait_until
 
 from stream_scorer.core.audit.hash_chain import AuditChain, counts_of
@@ -88,8 +89,7 @@ class Ledger:
         admin = AdminClient({"bootstrap.servers": self.servers})
         topics = {self.topic(name): self.configs.get(name, {}) for name in NAMES}
         wanted = [NewTopic(topic, PARTITIONS, 1, config=config) for topic, config in topics.items()]
-        for made in admin.create_topics(wanted).values():
-            made.result(30)
+        make_topics(admin, wanted)
 
     def topic(self, name: str) -> str:
         return f"{self.shared.get(name, name)}-{self.name}"
@@ -173,17 +173,14 @@ class Ledger:
 
         wait_until(is_created, f"topic {topic} to be created again")
 
-        def is_known() -> bool:
-            found = admin.list_topics(topic, timeout=30).topics[topic]
-            return found.error is None and [one.leader for one in found.partitions.values()].count(-1) == 0
-
-        wait_until(is_known, f"the broker to know topic {topic}")  # an earlier transaction to it fails
+        # An earlier transaction to it fails.
+        wait_until(lambda: is_known(admin, topic), f"the broker to know topic {topic}")
 
     def make_retry_topic(self) -> str:
         """The first retry topic, with as many partitions as the others have."""
         name = f"{self.topic('features_retry')}-1"
         admin = AdminClient({"bootstrap.servers": self.servers})
-        admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(30)
+        make_topics(admin, [NewTopic(name, PARTITIONS, 1)])
         return name
 
     def put_retry(self, topic: str, offset: int, *, group: str | None = None) -> None:

@@ -26,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 from fastavro.schema import fingerprint, to_parsing_canonical_form
+from kafka_fixture import make_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -164,8 +165,7 @@ class ScoringHarness:
         ]
         kept = {"max.message.bytes": str(2 * MEGABYTE), "retention.ms": str(RETENTION_MS)}
         wanted += [NewTopic(topic, self.retry_partitions, self.replication, config=kept) for topic in self.retries]
-        for made in admin.create_topics(wanted, operation_timeout=30).values():
-            made.result(30)
+        make_topics(admin, wanted)
 
     @property
     def retries(self) -> list[str]:

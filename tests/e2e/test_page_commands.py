@@ -165,6 +165,8 @@ class Machine(DeskTopics):
         for number, (reason, status) in enumerate((("refused", "422"), ("gave_up", "503"))):
             one = callback(["C-10023"], [source], callback_id=f"callback-{number}", planned_at=self.now_ms)
             self._reject("callbacks_rejected", one, reason, status=status)
+        held = callback(["C-3"], [source], callback_id="callback-held", planned_at=self.now_ms)
+        self.put("callbacks_retry", held, headers=[("stream-scorer-held", b"target")], at_ms=self.now_ms, level=2)
         # Older than a day, and on a partition where no younger record stands before it.
         self._reject("callbacks_rejected", b"of another program", "undecodable", at_ms=START_MS, partition=1)
 
