@@ -1,4 +1,4 @@
-"""Filter expressions of ``--where``, in the language of the library rule-engine (docs/operations.md).
+"""Filter expressions of ``--where``, in the language of the library rule-engine (docs/desk.md).
 
 The library has a grammar and types of its own; nothing is evaluated as Python. An unknown name and a comparison of two
 types are errors before any record is read.
