@@ -38,6 +38,7 @@ help: ## This list
 		printf '%-14s %s\n' "$$name" "$$text"; done
 
 install: $(LOCAL) ## Make .venv with what all commands need, and no tools of the tests (240 MB; demo does this first)
+	@echo "the commands are in $(BIN): . $(BIN)/activate"
 
 setup: $(STAMP) ## Make .venv with everything in it (770 MB; the other targets below do this first)
 
@@ -105,7 +106,7 @@ lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and the
 	$(COMPILE) --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt pyproject.toml
 	printf 'hatchling\ncyclonedx-bom\n' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
-dist: $(STAMP) ## Source distribution, wheel, and the list of what the wheel needs (SBOM, CycloneDX), in dist/
+dist: $(LOCAL) ## Source distribution, wheel, and the list of what the wheel needs (SBOM, CycloneDX), in dist/
 	$(BIN)/python -m hatchling build
 	$(BIN)/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json
 

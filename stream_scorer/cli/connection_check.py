@@ -245,9 +245,11 @@ def _check_endpoint(steps: Steps, settings: Settings) -> None:
             yield from check_endpoint(target)
 
     needs = ["login"] if callbacks.target == "genesys-outbound" else []
+    is_local = str(callbacks.url).startswith("http://127.0.0.1:")
+    here = " `stream-scorer receive` is a receiver on this machine." if is_local else ""
     remedy = (
         f"Check the contact lists and callbacks.columns: {docs_command('targets')}."
         if needs
-        else f"Check callbacks.url, callbacks.secret, and firewalls on the way: {docs_command('targets')}."
+        else f"Check callbacks.url, callbacks.secret, and firewalls on the way: {docs_command('targets')}.{here}"
     )
     steps.step("endpoint", check, remedy, needs=needs)

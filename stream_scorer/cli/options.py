@@ -71,8 +71,10 @@ FormatOption: TypeAlias = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="FORMAT",
         show_default=False,
-        help="Format. Without it: table on a terminal, jsonl elsewhere, or as the name of --out ends.",
+        help="Format: table, json, jsonl, csv or parquet. Without it: table on a terminal, jsonl elsewhere, or as the"
+        " name of --out ends.",
     ),
 ]
 OutOption: TypeAlias = Annotated[

@@ -163,9 +163,10 @@ def print_report(report: Report, console: Console) -> None:
     """Print the table, the equation, notes and findings."""
     console.print(_table(report, console))
     console.print(report.equation, highlight=False)
+    chains = "1 hash chain" if report.chains == 1 else f"{report.chains:,} hash chains"
     console.print(
-        f"{report.audit_events:,} audit events in {report.chains:,} hash chains; not judged: {report.before:,} outputs"
-        f" from before this group, {report.foreign:,} of other sources",
+        f"{report.audit_events:,} audit events in {chains}; not judged: {report.before:,} outputs from before this"
+        f" group, {report.foreign:,} of other sources",
         highlight=False,
         soft_wrap=True,
     )

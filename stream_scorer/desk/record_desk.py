@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -31,7 +32,7 @@ from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from enum import StrEnum
 
     from stream_scorer.core.desk.decisions import DecidedRecords, Decision
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 TIMEOUT_S: Final = 60.0
+_PLACE: Final = re.compile(r"[^/]+/\d+/\d+")
 _PATIENCE_S: Final = 120.0
 _COMMITS_S: Final = 5.0
 # These close a record for good, or overrule a check.
@@ -404,12 +406,20 @@ class RecordDesk(ABC, Generic[Options, Found]):
             raise UsageError(f"only records of other programs are selected, such as {foreign}: check topics.*")
         raise UsageError(self.not_found(options))
 
-    def not_found(self, options: Options) -> str:  # noqa: ARG002 - of the desks that know of other topics
+    def not_found(self, options: Options) -> str:
         """Return the error of options that select no record of the topic."""
-        return f"no record of {self.topic} is selected: check the ids and the options"
+        return nothing_selected(self.topic, options.contacts)
 
     def _encode(self, decision: Decision) -> bytes:
         return self._decision_codec.encode(decision.as_fields())
+
+
+def nothing_selected(topic: str, ids: Iterable[str]) -> str:
+    """Return the error of ids and options that select no record of a topic."""
+    place = next(filter(_PLACE.fullmatch, ids), None)
+    if place is not None:
+        return f"{place} is a place, not an id: use --place {place}"
+    return f"no record of {topic} is selected: check the ids and the options"
 
 
 def current_ms() -> int:

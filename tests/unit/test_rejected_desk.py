@@ -19,6 +19,7 @@ from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.core.scoring.types import ContactEvent, Reason, Rejected
 from stream_scorer.desk.changes import Changes
+from stream_scorer.desk.record_desk import nothing_selected
 from stream_scorer.errors import UsageError
 
 MODEL = {
@@ -123,6 +124,11 @@ def test_a_decided_contact_has_no_command(state: RejectionState) -> None:
     found = explain(rejected("wrong_type"), EVENT, MODEL, None, state=state, audit=None)
     assert found.command == ""
     assert found.remedy.startswith(f"it was {state}")
+
+
+def test_a_place_in_the_position_of_an_id_names_its_option() -> None:
+    assert nothing_selected("rejected", ["C-1", PLACE]) == f"{PLACE} is a place, not an id: use --place {PLACE}"
+    assert nothing_selected("rejected", ["C-1"]) == "no record of rejected is selected: check the ids and the options"
 
 
 def test_the_text_of_an_explanation_has_no_values_of_python() -> None:
