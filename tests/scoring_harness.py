@@ -180,6 +180,12 @@ class ScoringHarness:
         for changed in admin.incremental_alter_configs([resource]).values():
             changed.result(30)
 
+        def is_known() -> bool:
+            [future] = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, self.topics[kind])]).values()
+            return bool(future.result(30)[name].value == value)
+
+        wait_until(is_known, f"the broker to know {name} of {self.topics[kind]}")
+
     def settings(self) -> dict[str, str]:
         """The environment variables that put a worker on this stage."""
         topics = {f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in self.topics.items()}

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from scoring_harness import ScoringHarness, contacts
 
@@ -111,7 +105,8 @@ def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(bro
 
 def test_an_output_that_is_dated_far_ahead_does_not_hide_the_outcomes_of_a_new_topic(broker: Broker) -> None:
     """Its time would be the lower bound for outputs of the new topic, so none would count for hours."""
-    harness = ScoringHarness(broker.bootstrap_servers, partitions=2)
+    any_time = {"scores": {"message.timestamp.after.max.ms": str(2**62)}}
+    harness = ScoringHarness(broker.bootstrap_servers, partitions=2, configs=any_time)
     settings, scores = load_settings(environ=harness.settings()), harness.topics["scores"]
     start = scoring_start(settings, harness.retries)
     write_start(settings, start, chosen=True)
@@ -120,16 +115,19 @@ def test_an_output_that_is_dated_far_ahead_does_not_hide_the_outcomes_of_a_new_t
         places = [TopicPartition(harness.topics["features"], number, 40, former) for number in range(2)]
         reader.commit(offsets=places, asynchronous=False)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    any_time = ConfigEntry("message.timestamp.after.max.ms", str(2**62), incremental_operation=AlterConfigOpType.SET)
-    for altered in admin.incremental_alter_configs(
-        [ConfigResource(ResourceType.TOPIC, scores, incremental_configs=[any_time])]
-    ).values():
-        altered.result(30)
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all"})
     now_ms = time.time_ns() // 1_000_000
+    errors: list[Any] = []
     for ahead_ms in (0, 3 * 3_600_000):
-        producer.produce(scores, b"v", partition=1, timestamp=now_ms + ahead_ms)
+        producer.produce(
+            scores,
+            b"v",
+            partition=1,
+            timestamp=now_ms + ahead_ms,
+            on_delivery=lambda error, _: errors.append(error),
+        )
     assert producer.flush(30) == 0
+    assert errors == [None, None]
     with pytest.raises(BrokerRefused) as caught:
         write_start(settings, start, chosen=True, new_topic=True)
     assert f"{scores}/1: the record at offset 1 is dated 3.0 hours ahead" in str(caught.value)
