@@ -17,6 +17,8 @@ from scoring_harness import MEGABYTE, PATIENCE_S, Avro, wait_until
 from worker_harness import ROOT
 
 from stream_scorer.cli import main
+from stream_scorer.kafka.consumer.log_reader import LogReader
+from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -145,6 +147,12 @@ class DeskHarness:
         found = [(row.key, DECISION.decode(row.value)) for row in self.rows(self.topic, self.partitions)]
         assert all(key == decision["place"].encode() for key, decision in found)
         return [decision for _, decision in found if decision["action"] != "JOB"]
+
+    def wait_for_markers(self, *topics: str) -> None:
+        """Wait until all transactions are visible: a commit returns before its markers are written."""
+        log = LogReader(load_settings(environ=self.environment()), "reader", timeout_s=PATIENCE_S)
+        for topic in (self.topic, *topics):
+            log.wait_for_last_stable_offset(topic, log.extents(topic, self.partitions))
 
     def decide(self, decisions: Iterable[dict[str, Any]]) -> None:
         """Produce decisions that no job has made."""

@@ -22,6 +22,7 @@ from stream_scorer import (
     ScoringOutcome,
     SettingsError,
 )
+from stream_scorer.library import scoring_run
 from stream_scorer.library.scoring_run import ScoringRun
 
 if TYPE_CHECKING:
@@ -234,8 +235,14 @@ def test_ctrl_c_keeps_finished_results(
 
 
 def test_ctrl_c_waits_briefly_for_requests_in_flight(
-    server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator], failed: threading.Event
+    server: RawServer,
+    calculator_for: Callable[..., PredictiveScoreCalculator],
+    failed: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(
+        scoring_run, "_INTERRUPT_WAIT_S", 30.0
+    )  # busy machines take longer
     arrived = threading.Barrier(3)
 
     def respond(request: Any, conn: Any) -> None:

@@ -301,6 +301,7 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
     price = desk.row("rejected", "replay", *match[1].split()[:2], "--dry-run")
     assert (price["fail_again"], price["skipped"]) == ({"wrong_type": 200 - done}, {"decided before": done})
     desk.row("rejected", "replay", *match[1].split(), "--rate", "100000")
+    desk.wait_for_markers(stage.topics["features"])
     assert len(desk.decisions()) == len(desk.rows(stage.topics["features"])) == 200
 
 
