@@ -240,9 +240,7 @@ def test_ctrl_c_waits_briefly_for_requests_in_flight(
     failed: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        scoring_run, "_INTERRUPT_WAIT_S", 30.0
-    )  # busy machines take longer
+    monkeypatch.setattr(scoring_run, "_INTERRUPT_WAIT_S", 30.0)  # busy machines take longer
     arrived = threading.Barrier(3)
 
     def respond(request: Any, conn: Any) -> None:
