@@ -296,6 +296,7 @@ def test_ctrl_c_names_the_job_and_the_rest_is_replayed_once(stage: WorkerHarness
     assert (job.returncode, out, errors) == (130, "", errors)
     match = re.fullmatch(r"interrupted after \d+ records: .* with (--job replay-\S+ --yes)\n", errors)
     assert match is not None, errors
+    desk.wait_for_markers()
     done = len(desk.decisions())
     desk.reject(bad_contacts(1))  # after its beginning
     price = desk.row("rejected", "replay", *match[1].split()[:2], "--dry-run")
