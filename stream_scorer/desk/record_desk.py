@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,6 +18,7 @@ from stream_scorer.core.desk.record_counts import RecordCounts
 from stream_scorer.core.desk.record_filter import parse_filter
 from stream_scorer.core.desk.selection import OffsetBounds, Selection, check_job_name, check_resumed, selection_of
 from stream_scorer.core.desk.verdict import Decide, NotSelected, Skip, SkipReason
+from stream_scorer.core.retry_topics import parse_source
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.desk.decision_log import DecisionLog
 from stream_scorer.desk.job import Job, JobContext, begin_job
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 TIMEOUT_S: Final = 60.0
-_PLACE: Final = re.compile(r"[^/]+/\d+/\d+")
 _PATIENCE_S: Final = 120.0
 _COMMITS_S: Final = 5.0
 # These close a record for good, or overrule a check.
@@ -416,7 +415,7 @@ class RecordDesk(ABC, Generic[Options, Found]):
 
 def nothing_selected(topic: str, ids: Iterable[str]) -> str:
     """Return the error of ids and options that select no record of a topic."""
-    place = next(filter(_PLACE.fullmatch, ids), None)
+    place = next((one for one in ids if parse_source(one) is not None), None)
     if place is not None:
         return f"{place} is a place, not an id: use --place {place}"
     return f"no record of {topic} is selected: check the ids and the options"
